@@ -1,28 +1,42 @@
 package mail
 
 import (
-	"context"
 	"errors"
-	"io"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // SpoolOptions bound what all messages in flight may take.
 type SpoolOptions struct {
 	// Dir is the directory for what doesn't fit into memory: made with mode
-	// 0700 if absent; files in it are unlinked as soon as they are open.
+	// 0700 if absent; files in it are unlinked as soon as they are open. It must
+	// belong to the user that runs the process and be closed to all others. It
+	// may be empty if MaxBytes is 0.
 	Dir string
 	// MemoryLimit and MaxBytes are the bytes that messages may take in memory
-	// and on disk.
+	// and on disk; 0 means that nothing is kept there.
 	MemoryLimit, MaxBytes int64
-	// MaxMessage is the greatest size of one message in bytes.
+	// MaxMessage is the greatest size of one message in bytes; 0 means no limit
+	// but the room there is.
 	MaxMessage int64
 }
 
 // Spool makes messages and accounts for the room they take. Safe for concurrent
 // use.
 type Spool struct {
-	opts SpoolOptions
+	opts   SpoolOptions
+	memory room
+	disk   room
+	// dir is the open directory, nil if nothing is kept on disk.
+	dir     *os.File
+	buffers [bufferClasses]sync.Pool
 }
 
 // Errors of the spool that callers branch on.
@@ -35,78 +49,210 @@ var (
 	ErrAborted = errors.New("message was aborted")
 )
 
-// NewSpool makes the directory and checks that it can be written to.
-func NewSpool(o SpoolOptions) (*Spool, error) { return nil, errors.New("spool: not here yet") }
+const (
+	// smallMessage is the most that one message keeps in a buffer.
+	smallMessage = 64 << 10
+	// leastBuffer is the size of the first buffer; each class doubles it.
+	leastBuffer   = 8 << 10
+	bufferClasses = 4
+	// fileStep is the unit in which room for files is reserved.
+	fileStep = 64 << 10
+	// namePrefix begins the names that files have before they are unlinked.
+	namePrefix = "sluice-"
+)
+
+// room counts reserved bytes against a limit.
+type room struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// reserve takes n bytes and reports whether there was room.
+func (r *room) reserve(n int64) bool {
+	for {
+		used := r.used.Load()
+		if n > r.limit-used {
+			return false
+		}
+		if r.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
+func (r *room) release(n int64) { r.used.Add(-n) }
+
+func (r *room) free() int64 { return r.limit - r.used.Load() }
+
+// NewSpool makes the directory and checks that it is ours alone and that it can
+// be written to. Files that a killed process left there are removed.
+func NewSpool(o SpoolOptions) (*Spool, error) {
+	s := &Spool{opts: o, memory: room{limit: o.MemoryLimit}, disk: room{limit: o.MaxBytes}}
+	if o.MaxBytes <= 0 {
+		return s, nil
+	}
+	if o.Dir == "" {
+		return nil, errors.New("spool: no directory given")
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("spool: make directory: %w", err)
+	}
+	fd, err := ignoringEINTR(func() (int, error) {
+		return unix.Open(o.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool: open directory %s (it may not be a symbolic link): %w", o.Dir, err)
+	}
+	s.dir = os.NewFile(uintptr(fd), o.Dir)
+	if err := s.checkDirectory(); err != nil {
+		_ = s.dir.Close() // the first error is the one to tell
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Spool) checkDirectory() error {
+	st, err := s.dir.Stat()
+	if err != nil {
+		return fmt.Errorf("spool: look at directory: %w", err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || int(sys.Uid) != os.Geteuid():
+		return fmt.Errorf("spool: directory %s belongs to another user: chown it", s.opts.Dir)
+	case st.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("spool: directory %s is open to others (mode %04o): chmod 0700 it", s.opts.Dir, st.Mode().Perm())
+	}
+	names, err := s.dir.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("spool: list directory: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, namePrefix) {
+			// A living process has its name here for microseconds only, and does
+			// not mind when it is gone.
+			_ = unix.Unlinkat(int(s.dir.Fd()), name, 0)
+		}
+	}
+	f, err := s.createOnDisk()
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Close gives back the directory. No message may be in use any more.
+func (s *Spool) Close() error {
+	if s.dir == nil {
+		return nil
+	}
+	return s.dir.Close()
+}
 
 // Full reports whether no further message should be begun: both memory and
 // disk are used up.
-func (s *Spool) Full() bool { return false }
+func (s *Spool) Full() bool {
+	if s.memory.free() >= smallMessage {
+		return false
+	}
+	if s.dir == nil || s.disk.free() < fileStep {
+		return true
+	}
+	// The counter has room, the file system may have none: others write there too.
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
+		return false // Write will say what is wrong
+	}
+	return int64(st.Bavail)*st.Bsize < fileStep
+}
 
 // Used returns the bytes that messages in flight take in memory and on disk.
-func (s *Spool) Used() (memory, disk int64) { return 0, 0 }
+func (s *Spool) Used() (memory, disk int64) { return s.memory.used.Load(), s.disk.used.Load() }
 
 // New begins a message. The caller must Close it.
-func (s *Spool) New() *Message { return nil }
+func (s *Spool) New() *Message {
+	m := &Message{spool: s, done: make(chan struct{})}
+	m.initDigest()
+	return m
+}
 
-// Message is one message, kept once, exactly as the MTA holds it: header fields,
-// an empty line, body, with CRLF line ends as they came. It is written by one
-// goroutine (WriteField, EndHeader, Write, Complete or Abort, in this order)
-// while any number of others read what has arrived.
-type Message struct{}
+// createOnDisk makes a file in the directory that has no name any more.
+func (s *Spool) createOnDisk() (*os.File, error) {
+	dir := int(s.dir.Fd())
+	for {
+		name := fmt.Sprintf("%s%016x", namePrefix, rand.Uint64())
+		fd, err := ignoringEINTR(func() (int, error) {
+			return unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		})
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("spool: create file in %s: %w", s.opts.Dir, err)
+		}
+		f := os.NewFile(uintptr(fd), name)
+		if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			_ = f.Close() // the first error is the one to tell
+			return nil, fmt.Errorf("spool: unlink file in %s: %w", s.opts.Dir, err)
+		}
+		return f, nil
+	}
+}
 
-// WriteField appends a header field. value is as the milter protocol gives it
-// with OptHeaderLeadingSpace: everything after the colon, lines of a folded
-// field separated by LF or CRLF (written as CRLF).
-func (m *Message) WriteField(name, value string) error { return ErrAborted }
+// createInMemory makes a file that lies in memory.
+func createInMemory(flags int) (*os.File, error) {
+	fd, err := unix.MemfdCreate("sluice-message", unix.MFD_CLOEXEC|flags)
+	if err != nil {
+		return nil, fmt.Errorf("spool: make memfd: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "sluice-message"), nil
+}
 
-// EndHeader appends the empty line. From now on Header may be called.
-func (m *Message) EndHeader() error { return ErrAborted }
+// buffer returns an empty buffer with room for n ≤ smallMessage bytes whose
+// capacity is reserved as memory, or nil if there is no room.
+func (s *Spool) buffer(n int) []byte {
+	class, size := 0, leastBuffer
+	for size < n {
+		class, size = class+1, size*2
+	}
+	if !s.memory.reserve(int64(size)) {
+		return nil
+	}
+	if b, ok := s.buffers[class].Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, size)
+}
 
-// Write appends body bytes.
-func (m *Message) Write(p []byte) (int, error) { return 0, ErrAborted }
+// giveBack returns a buffer that nobody reads any more.
+func (s *Spool) giveBack(b []byte) {
+	if b == nil {
+		return
+	}
+	s.memory.release(int64(cap(b)))
+	class := 0
+	for size := leastBuffer; size < cap(b); size *= 2 {
+		class++
+	}
+	s.buffers[class].Put(&b)
+}
 
-// ReadFrom reads a whole message (header, empty line, body; LF or CRLF) from r,
-// as `sluice scan` has it, and completes it.
-func (m *Message) ReadFrom(r io.Reader) (int64, error) { return 0, ErrAborted }
+// storageError turns what the system says about a lack of room into
+// ErrSpoolFull; the message must be refused for now either way.
+func storageError(err error) error {
+	for _, lack := range []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, lack) {
+			return fmt.Errorf("%w: %w", ErrSpoolFull, err)
+		}
+	}
+	return err
+}
 
-// Complete says that all bytes have arrived.
-func (m *Message) Complete() error { return ErrAborted }
-
-// Abort says that the message will never be complete; readers get ErrAborted.
-// It does nothing after Complete.
-func (m *Message) Abort() {}
-
-// Close gives back what the message holds. The caller must have waited for
-// every reader; reads after Close fail with ErrAborted.
-func (m *Message) Close() error { return nil }
-
-// Done is closed once the message is complete or aborted.
-func (m *Message) Done() <-chan struct{} { return nil }
-
-// Size returns the bytes that have arrived so far.
-func (m *Message) Size() int64 { return 0 }
-
-// Digest returns the SHA-256 of the complete message.
-func (m *Message) Digest() [32]byte { return [32]byte{} }
-
-// Header returns the header fields, nil before EndHeader.
-func (m *Message) Header() *Header { return nil }
-
-// Reader reads the message from off. A read past what has arrived waits for
-// more, until the message is complete (io.EOF), aborted (ErrAborted) or ctx
-// ends (its error). Readers are independent of each other.
-func (m *Message) Reader(ctx context.Context, off int64) io.Reader { return nil }
-
-// ReadAt reads bytes that have arrived (io.ReaderAt).
-func (m *Message) ReadAt(p []byte, off int64) (int, error) { return 0, io.EOF }
-
-// HandOver returns the complete message as a file, opened for reading only and
-// with an offset of its own, to be passed to another process (clamd's FILDES).
-// The caller closes it.
-func (m *Message) HandOver() (*os.File, error) { return nil, ErrAborted }
-
-// Tree returns the message's parts. It waits until the message is complete and
-// parsed; the first call, which may come as soon as the header is there, starts
-// the parsing, and later ones share its result. What could not be read is a
-// finding of the tree, never an error; the error is ErrAborted or ctx's.
-func (m *Message) Tree(ctx context.Context) (*Tree, error) { return nil, ErrAborted }
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}

@@ -1,6 +1,3 @@
-// Package mail reads messages: the spool that holds them, their header fields,
-// the tree of their parts, and the text that a person would see. It hides
-// go-message.
 package mail
 
 import (
@@ -13,33 +10,6 @@ import (
 
 // Range is a span of a message's bytes: [Start, End).
 type Range struct{ Start, End int64 }
-
-// Field is one header field.
-type Field struct {
-	// Name is the field's name as it was written.
-	Name string
-	// Value is all that follows the colon, raw, with its folds as CRLF, without
-	// the last line end.
-	Value string
-	// Range are the field's bytes in the message, its last CRLF included.
-	Range Range
-}
-
-// Header is a header section: the fields in order. Read-only once made.
-type Header struct {
-	Fields []Field
-	Range  Range
-}
-
-// All returns the fields of that name, in order, without regard to case.
-func (h *Header) All(name string) []Field { return nil }
-
-// Get returns the first field's value of that name, unfolded and trimmed, or "".
-func (h *Header) Get(name string) string { return "" }
-
-// Text returns the first field's value of that name, unfolded, its encoded words
-// (RFC 2047) decoded to UTF-8 as far as they can be.
-func (h *Header) Text(name string) string { return "" }
 
 // Part is one node of the tree.
 type Part struct {
