@@ -1,22 +1,46 @@
 // Package policy holds policies, the order in which they are looked up, and the
 // two pure functions that turn a verdict into what is done: Decide for one
 // recipient, Combine for the message as a whole. No I/O, no clock, no goroutine.
+//
+// One table (Fields) names every field with its type, default, meaning and what
+// it needs to have an effect; reading, explaining and the columns of a database
+// all go by it.
+//
+// Invariants:
+//   - A Snapshot and the Effective policies it hands out never change.
+//   - A lenient class never hides a stricter one: of all classes that apply the
+//     one whose action is the most severe counts, and all are recorded.
+//   - The order of a verdict's findings makes no difference to a decision.
+//   - A message is never accepted with nobody left to get it, and never delivered
+//     to a recipient whose policy stops it.
+//   - Mail is thrown away only where a policy says discard.
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"sluice/internal/envelope"
 	"sluice/internal/verdict"
 )
 
+// BuiltIn is the origin of a value that no policy set.
+const BuiltIn = "built-in defaults"
+
+// classCount is the number of verdict's classes.
+const classCount = int(verdict.ClassVirus) + 1
+
 // Effective is the policy in force for one address: every field has a value.
 // Read-only; shared between messages.
 type Effective struct {
+	// Direction is that of the policies it was made from.
+	Direction envelope.Direction
+
 	ScanVirus, ScanSpam, ScanAttachments bool
 	TagScore, MarkScore, KillScore       verdict.Score
-	// Actions has the action of each class (virus_action …); ClassClean is Accept.
-	Actions           map[verdict.Class]verdict.Action
+	// Actions has the action of each class (virus_action …), by verdict.Class;
+	// that of ClassClean is Accept.
+	Actions           [classCount]verdict.Action
 	FailedAfter       time.Duration
 	FailedFinalAction verdict.Action
 	// Quarantine are the classes whose reject, discard and redirect keep a copy.
@@ -25,110 +49,88 @@ type Effective struct {
 	SubjectTag          string
 	UncheckedSubjectTag string
 	RejectText          string
-	RedirectTo          string
-	AllowSenders        map[string]SenderScore
-	DenySenders         map[string]SenderScore
+	RedirectTo          string // "" = unset
+	AllowSenders        Layers[SenderScore]
+	DenySenders         Layers[SenderScore]
 	BannedNames         []string
 	BannedTypes         []string
-	MaxSize             int64 // bytes, 0 = unset
-	SymbolScores        map[string]verdict.Score
+	MaxSize             int64 // bytes, 0 = no limit
+	SymbolScores        Layers[verdict.Score]
 	BayesScope          string
 	DMARCAction         *verdict.Action // nil = unset
-	RateLimit           int             // recipients an hour, 0 = unset
+	RateLimit           int             // recipients an hour, 0 = no limit
 	Observe             bool
-	// Origin says for each field, by its key, where its value came from:
-	// "built-in defaults", "@example.org", "@example.org (like =gold)".
-	Origin map[string]string
+
+	// sources are the places that values came from, origins says for each field
+	// which; 0 is BuiltIn.
+	sources []string
+	origins [fieldCount]uint8
+	// chain are the policies that apply, the most specific first.
+	chain []string
 }
+
+// Origin says where the value of the field with that key came from: BuiltIn,
+// "@example.org", "@example.org (like =gold)", or several of these for a map
+// that was merged; "" for an unknown key.
+func (e *Effective) Origin(key string) string {
+	f, ok := Lookup(key)
+	if !ok {
+		return ""
+	}
+	if n := e.origins[f.index]; n > 0 {
+		return e.sources[n-1]
+	}
+	return BuiltIn
+}
+
+// Chain returns the policies that apply, the most specific first, plans after
+// the policy that names them: "@example.org", "@example.org (like =gold)". It is
+// empty where the built-in defaults alone hold. The caller owns the slice.
+func (e *Effective) Chain() []string { return slices.Clone(e.chain) }
 
 // SenderScore is the value of an allow_senders or deny_senders entry.
 type SenderScore struct {
-	Score                  verdict.Score
+	// Score is added to the sum: at most 0 for allow, at least 0 for deny.
+	Score verdict.Score
+	// Unauthenticated lets an allow entry count without SPF or DKIM. Final makes
+	// the message never spam nor marked (allow), or spam (deny).
 	Unauthenticated, Final bool
 }
 
-// Snapshot is an immutable set of policies. Safe for concurrent use.
-type Snapshot struct {
-	// Generation numbers the set; it grows with each change.
-	Generation int64
+// Map is the value of a field that merges key by key. A nil value removes a key
+// that would be inherited from a more general policy.
+type Map[V any] map[string]*V
+
+// Layers is what several policies' Maps make together, the most specific first.
+// The zero value is empty. Read-only.
+type Layers[V any] []Map[V]
+
+// Get returns the value of a key: of the first layer that has it, and none if
+// that one removes it.
+func (l Layers[V]) Get(key string) (V, bool) {
+	for _, m := range l {
+		if v, ok := m[key]; ok {
+			if v == nil {
+				break
+			}
+			return *v, true
+		}
+	}
+	var none V
+	return none, false
 }
 
-// Inbound returns the policy of a recipient of inbound mail.
-func (s *Snapshot) Inbound(rcpt envelope.Address) *Effective { return nil }
-
-// Outbound returns the policy of originating mail of the given identity (login
-// or verified sender; the null address if there is none, which gets "@.").
-func (s *Snapshot) Outbound(identity envelope.Address) *Effective { return nil }
-
-// HasInbound reports whether an inbound policy other than "@." applies to the
-// recipient.
-func (s *Snapshot) HasInbound(rcpt envelope.Address) bool { return false }
-
-// Case is what Decide and Combine need to know of a message beside policies.
-type Case struct {
-	Verdict   *verdict.Verdict
-	Envelope  *envelope.Envelope
-	Direction envelope.Direction
-	// Author is the address of the From field, null if there is none or more than
-	// one.
-	Author envelope.Address
-	// Relay is true if the client is in relay_networks and mustn't get a 5xx.
-	Relay bool
-	// Local is true for local submission.
-	Local bool
-	// Failing is for how long this content has been failing; 0 while unknown.
-	Failing time.Duration
-	// ID is the record's ID, put at the end of replies.
-	ID string
-}
-
-// Decide says what becomes of one recipient's copy.
-func Decide(c *Case, rcpt envelope.Recipient, p *Effective) verdict.Decision {
-	return verdict.Decision{}
-}
-
-// Capabilities says what the build and the configuration can carry out.
-type Capabilities struct {
-	// Store: there is a quarantine.
-	Store bool
-	// Reinject: there is an address to send copies to.
-	Reinject bool
-}
-
-// Outcome is what Combine makes of all decisions.
-type Outcome struct {
-	// Disposition has everything but Fields, which the gateway writes from Bearing.
-	Disposition Disposition
-	// Bearing is what the message that goes on shows of the verdict.
-	Bearing Bearing
-	// Split is the number of recipients whose reject was carried out otherwise
-	// because others get the message; Compromise that of recipients who see
-	// something else than their policy says.
-	Split, Compromise int
-}
-
-// Bearing is what a message that goes on shows of the verdict (DESIGN §7).
-type Bearing struct {
-	// Untouched: no change at all (observe).
-	Untouched bool
-	// Outbound: nothing of the verdict is added.
-	Outbound bool
-	// SpamFields: X-Spam-Status, X-Spam-Score, X-Spam-Level.
-	SpamFields bool
-	// Flag: X-Spam-Flag: YES, and Yes in X-Spam-Status.
-	Flag            bool
-	Score, Required verdict.Score
-	// Symbols counted into Score.
-	Symbols []verdict.Finding
-	// Tags are put before the Subject.
-	Tags []string
-	// Class (neither clean nor marked) makes X-Sluice-Class; Cause its reason and part.
-	Class verdict.Class
-	Cause *verdict.Finding
-}
-
-// Combine turns the decisions for all recipients into one disposition (DESIGN
-// §4, "Several recipients, one milter reply").
-func Combine(c *Case, ds []verdict.Decision, ps []*Effective, can Capabilities) Outcome {
-	return Outcome{}
+// Merged returns all keys that hold, as one map. The caller owns it.
+func (l Layers[V]) Merged() map[string]V {
+	all := map[string]V{}
+	for _, m := range slices.Backward(l) {
+		for k, v := range m {
+			if v == nil {
+				delete(all, k)
+			} else {
+				all[k] = *v
+			}
+		}
+	}
+	return all
 }

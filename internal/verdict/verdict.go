@@ -42,6 +42,7 @@ type Finding struct {
 const (
 	FinderReader  = "reader"
 	FinderGateway = "gateway"
+	FinderPolicy  = "policy"
 )
 
 // ScannerRun says how one scanner fared with one message.
@@ -167,4 +168,22 @@ func Printable(s string, max int) string {
 		cut = i
 	}
 	return s[:cut]
+}
+
+// Merge makes one decision of two for the same recipient: the more severe action
+// counts with its class and reason, ties by class, then a's. Classes are those of
+// both; Score is the higher one with its symbols, Mark and Kill the lower ones.
+func Merge(a, b Decision) Decision {
+	d, o := a, b
+	if b.Action > a.Action || b.Action == a.Action && b.Class > a.Class {
+		d, o = b, a
+	}
+	if o.Score > d.Score {
+		d.Score, d.Symbols = o.Score, o.Symbols
+	}
+	d.Mark, d.Kill = min(d.Mark, o.Mark), min(d.Kill, o.Kill)
+	classes := slices.Concat(a.Classes, b.Classes)
+	slices.SortFunc(classes, func(x, y Class) int { return int(y) - int(x) })
+	d.Classes = slices.Compact(classes)
+	return d
 }
