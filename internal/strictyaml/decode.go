@@ -161,7 +161,7 @@ func (d *decoder) plain(n ast.Node, v reflect.Value, path string) {
 		case Number, Bool:
 			d.wrongType(n, path, "text", "put it in quotes: "+quote(scalarText(n)))
 		default:
-			d.wrongType(n, path, "text", "")
+			d.wrongType(n, path, "text", quoteColon(n))
 		}
 	case reflect.Bool:
 		if b, ok := n.(*ast.BoolNode); ok {
@@ -210,8 +210,17 @@ func (d *decoder) scalar(n ast.Node, path, want string) (string, bool) {
 	case Text, Number, Bool:
 		return scalarText(n), true
 	}
-	d.wrongType(n, path, want, "")
+	d.wrongType(n, path, want, quoteColon(n))
 	return "", false
+}
+
+// quoteColon is the remedy for [inet:192.0.2.1:25], which reads as a map inside of
+// brackets.
+func quoteColon(n ast.Node) string {
+	if len(mapping(n)) == 1 {
+		return "put text with a colon in it in quotes"
+	}
+	return ""
 }
 
 func (d *decoder) text(n ast.Node, v reflect.Value, path string) {

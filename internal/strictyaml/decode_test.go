@@ -115,7 +115,7 @@ sub:
 		{[]any{"items", 1}, true, 16, 5},
 		{[]any{"items", 1, "absent"}, false, 16, 5},
 		{[]any{"absent", "deeper"}, false, 2, 1},
-		{[]any{"map", "gone"}, true, 11, 19},
+		{[]any{"map", "gone"}, true, 11, 13},
 	} {
 		line, col := doc.Position(c.path...)
 		if line != c.line || col != c.col || doc.Has(c.path...) != c.has {

@@ -189,9 +189,12 @@ func (doc *Document) Has(path ...any) bool {
 // Position returns line and column of the value at path; where it is not in the
 // file, those of the nearest section that is; 0, 0 in an empty file.
 func (doc *Document) Position(path ...any) (line, column int) {
-	_, value, _ := doc.find(path)
+	key, value, _ := doc.find(path)
 	if value == nil {
 		return 0, 0
+	}
+	if _, null := value.(*ast.NullNode); null && key != nil {
+		value = key // a value that isn't written has no place
 	}
 	return position(value)
 }
