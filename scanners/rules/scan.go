@@ -1,0 +1,136 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sluice/internal/verdict"
+)
+
+// clock tells when a message's budget is used up. For one goroutine.
+type clock struct {
+	ctx   context.Context
+	until time.Time
+	calls int
+	over  bool
+}
+
+// clockEvery is how many patterns run between two looks at the clock.
+const clockEvery = 32
+
+func newClock(ctx context.Context, budget time.Duration) *clock {
+	c := &clock{ctx: ctx, until: time.Now().Add(budget)}
+	if d, ok := ctx.Deadline(); ok && d.Before(c.until) {
+		c.until = d
+	}
+	c.look()
+	return c
+}
+
+func (c *clock) look() {
+	c.over = c.over || c.ctx.Err() != nil || !time.Now().Before(c.until)
+}
+
+// spent reports whether the budget is used up.
+func (c *clock) spent() bool {
+	if c.calls++; c.calls%clockEvery == 0 {
+		c.look()
+	}
+	return c.over
+}
+
+// outcome is what a set says about a message.
+type outcome struct {
+	findings []verdict.Finding
+	// partial: the budget ran out before all rules had run.
+	partial bool
+}
+
+// evaluate runs all rules over a message.
+func (s *Ruleset) evaluate(ctx context.Context, m *message, budget time.Duration) (outcome, error) {
+	r := &run{set: s, msg: m, clock: newClock(ctx, budget), values: make([]float64, len(s.slots)), seen: make([]uint32, len(s.rules))}
+	r.symbols()
+	for _, g := range s.headers {
+		value, present := g.target.value(m)
+		r.field(g, value, present)
+	}
+	for _, g := range s.mime {
+		r.partFields(g)
+	}
+	for _, u := range s.facts {
+		if !r.clock.spent() {
+			r.values[u.slot] = float64(min(u.fact(m), u.maxHits))
+		}
+	}
+	if s.body != nil {
+		r.texts(s.body, m.body())
+	}
+	if s.uri != nil {
+		r.texts(s.uri, m.uris())
+	}
+	r.texts(s.raw, m.content.Raw)
+	if s.full != nil {
+		text, err := m.full(maxFull)
+		if err != nil {
+			return outcome{}, fmt.Errorf("read the message: %w", err)
+		}
+		r.texts(s.full, []string{text})
+	}
+	for _, u := range s.metas {
+		r.values[u.slot] = u.meta(r.values)
+	}
+	r.clock.look()
+	return outcome{findings: r.findings(), partial: r.clock.over}, nil
+}
+
+// symbols sets the values of what others have found.
+func (r *run) symbols() {
+	set := func(name string, on bool) {
+		if i, ok := r.set.slots[name]; ok && on && i >= len(r.set.rules) {
+			r.values[i] = 1
+		}
+	}
+	for name := range r.msg.symbols {
+		set(name, true)
+	}
+	set("__SL_OUTBOUND", r.msg.outbound)
+	set("__SL_RELAY", r.msg.relay)
+	set("__SL_LOCAL", r.msg.local)
+}
+
+// partFields runs a mimeheader group over each part's fields.
+func (r *run) partFields(g *headerGroup) {
+	for _, p := range r.msg.parts {
+		var value string
+		present := p.Header != nil
+		if present {
+			if g.target.name == "ALL" {
+				value = g.target.whole(p.Header)
+			} else {
+				value, present = g.target.join(p.Header.All(g.target.name))
+			}
+		}
+		r.field(g, value, present)
+	}
+}
+
+// findings lists what adds to the score.
+func (r *run) findings() []verdict.Finding {
+	var out []verdict.Finding
+	add := func(symbol, description string, score verdict.Score) {
+		out = append(out, verdict.Finding{Symbol: symbol, Kind: verdict.KindSpam, Score: score, Description: description, Scanner: Name})
+	}
+	for _, u := range r.set.rules {
+		if !u.silent && r.values[u.slot] != 0 {
+			add(u.name, u.description, u.score)
+		}
+	}
+	for name, had := range r.msg.symbols {
+		if want, ok := r.set.adjust[name]; ok && want != had {
+			add(name, "score set by a rule file", want-had)
+		}
+	}
+	verdict.Sort(out)
+	return out
+}
