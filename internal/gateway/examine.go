@@ -105,7 +105,7 @@ func (e *Examination) decide(snap *policy.Snapshot, set *snapshot) {
 	e.Policies = make([]*policy.Effective, len(rcpts))
 	var out *policy.Effective
 	if e.Direction == envelope.Outbound {
-		out = snap.Outbound(identity(e.Envelope))
+		out = snap.Outbound(policy.Identity(e.Envelope))
 	}
 	inbound := *c
 	inbound.Direction = envelope.Inbound
@@ -115,15 +115,10 @@ func (e *Examination) decide(snap *policy.Snapshot, set *snapshot) {
 			p := snap.Inbound(r.Address)
 			ds[i], e.Policies[i] = policy.Decide(c, r, p), p
 		case snap.HasInbound(r.Address):
-			// The more severe of both: one of our users is not a way past another's
-			// policy.
+			// One of our users is not a way past another's policy.
 			p := snap.Inbound(r.Address)
 			mine, his := policy.Decide(c, r, out), policy.Decide(&inbound, r, p)
-			if mine.Action > his.Action {
-				ds[i], e.Policies[i] = mine, out
-			} else {
-				ds[i], e.Policies[i] = his, p
-			}
+			ds[i], e.Policies[i] = policy.Originating(mine, his, out, p)
 		default:
 			ds[i], e.Policies[i] = policy.Decide(c, r, out), out
 		}
@@ -142,8 +137,8 @@ func (e *Examination) staying() []int {
 		return nil
 	}
 	var left []int
-	for i, d := range e.Outcome.Disposition.Decisions {
-		if !slices.Contains(e.Outcome.Disposition.RemoveRecipients, d.Recipient) {
+	for i, a := range e.Outcome.Carried {
+		if a.Delivers() {
 			left = append(left, i)
 		}
 	}
@@ -176,13 +171,11 @@ func (e *Examination) Action() verdict.Action {
 	case d.Reply.Code >= 400:
 		return verdict.Tempfail
 	case d.Discard:
-		return max(verdict.Redirect, e.Worst().Action)
+		return max(verdict.Redirect, slices.Max(e.Outcome.Carried))
 	}
 	done := verdict.Accept
 	for _, i := range e.staying() {
-		if a := d.Decisions[i].Action; a.Delivers() {
-			done = max(done, a)
-		}
+		done = max(done, e.Outcome.Carried[i])
 	}
 	return done
 }

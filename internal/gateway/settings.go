@@ -166,21 +166,6 @@ func contains(nets []netip.Prefix, a netip.Addr) bool {
 	return a.IsValid() && slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// identity is whose outbound policy holds: the login if it is an address, else
-// the sender where the MTA checked that it belongs to the login, else nobody
-// (whose policy is "@.").
-func identity(env *envelope.Envelope) envelope.Address {
-	if env.Login != "" {
-		if a := envelope.Parse(env.Login); a.Local != "" && envelope.ValidDomain(a.Domain) {
-			return a
-		}
-	}
-	if env.SenderVerified {
-		return env.Sender.Address
-	}
-	return envelope.Address{}
-}
-
 // author returns the address in the From field, the null address if there isn't
 // exactly one field with exactly one address.
 func author(header []mail.Field) envelope.Address {
