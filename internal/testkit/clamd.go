@@ -70,7 +70,7 @@ type Clamd struct {
 // StartClamd starts a private clamd and stops it at the end of the test.
 func StartClamd(t TB, o ClamdOptions) *Clamd {
 	t.Helper()
-	c, err := RunClamd(context.Background(), TempDir(t), o)
+	c, err := RunClamd(TempDir(t), o)
 	if err != nil {
 		t.Fatalf("testkit: %v", err)
 	}
@@ -84,7 +84,7 @@ func StartClamd(t TB, o ClamdOptions) *Clamd {
 
 // RunClamd starts a private clamd in dir, which must exist, and returns when it
 // answers. The caller stops it.
-func RunClamd(ctx context.Context, dir string, o ClamdOptions) (*Clamd, error) {
+func RunClamd(dir string, o ClamdOptions) (*Clamd, error) {
 	c := &Clamd{Dir: dir, Socket: filepath.Join(dir, "clamd.ctl"), opts: o, conf: filepath.Join(dir, "clamd.conf")}
 	if len(c.Socket) > MaxSocketPath {
 		return nil, fmt.Errorf("socket path %q is too long", c.Socket)
@@ -105,7 +105,7 @@ func RunClamd(ctx context.Context, dir string, o ClamdOptions) (*Clamd, error) {
 	if err := os.WriteFile(c.conf, []byte(c.settings()), 0o644); err != nil {
 		return nil, err
 	}
-	return c, c.Start(ctx)
+	return c, c.Start()
 }
 
 // Endpoint returns the unix socket as Sluice's configuration has it.
@@ -188,8 +188,8 @@ func (c *Clamd) BreakSignatures() error {
 }
 
 // Start starts clamd again after Stop or Kill, and returns when it answers.
-func (c *Clamd) Start(ctx context.Context) error {
-	p, err := StartProcess(ctx, Command{
+func (c *Clamd) Start() error {
+	p, err := StartProcess(context.Background(), Command{
 		Path: ClamdPath,
 		Args: []string{"--config-file=" + c.conf},
 		// clamd gives memory back after each message, which is dear on some virtual
