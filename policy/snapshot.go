@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"sluice/internal/envelope"
@@ -51,31 +49,6 @@ type cached struct {
 	*Effective
 }
 
-// NewSnapshot makes a Snapshot of the entries, which it keeps: the caller doesn't
-// change them any more. A bad match, two entries with the same direction and
-// match, and a like that names no plan of its direction are errors, all of them
-// joined.
-func NewSnapshot(entries []Entry, opts SnapshotOptions) (*Snapshot, error) {
-	s := &Snapshot{Generation: opts.Generation, delimiters: opts.Delimiters}
-	var errs []error
-	count := [2]int{}
-	for i := range entries {
-		count[entries[i].Direction&1]++
-	}
-	s.in.init(envelope.Inbound, count[0])
-	s.out.init(envelope.Outbound, count[1])
-	for i := range entries {
-		if err := s.of(entries[i].Direction).add(&entries[i]); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	errs = append(errs, s.in.link("inbound"), s.out.link("outbound"))
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 func (t *set) init(d envelope.Direction, n int) {
 	t.entries = make([]entry, 0, n)
 	t.byMatch = make(map[string]int32, n)
@@ -84,39 +57,25 @@ func (t *set) init(d envelope.Direction, n int) {
 	t.defaults.Direction = d
 }
 
-func (t *set) add(e *Entry) error {
-	match, err := ParseMatch(e.Match)
-	if err != nil {
-		return err
-	}
+// add reports whether the match is a new one.
+func (t *set) add(match string, p Policy) bool {
 	if _, twice := t.byMatch[match]; twice {
-		return fmt.Errorf("%s policy %s is there twice", e.Direction, match)
+		return false
 	}
 	t.byMatch[match] = int32(len(t.entries))
-	t.entries = append(t.entries, entry{match: match, policy: e.Policy, plan: -1})
-	return nil
+	t.entries = append(t.entries, entry{match: match, policy: p, plan: -1})
+	return true
 }
 
-// link finds the plans that entries name.
-func (t *set) link(direction string) error {
-	var errs []error
-	for i := range t.entries {
-		e := &t.entries[i]
-		name := e.policy.like()
-		if name == "" {
-			continue
-		}
-		n, ok := t.byMatch["="+name]
-		switch {
-		case e.match[0] == '=':
-			errs = append(errs, fmt.Errorf("%s policy %s: a plan can't say like", direction, e.match))
-		case !ok:
-			errs = append(errs, fmt.Errorf("%s policy %s: like: %s: there is no %s policy =%s", direction, e.match, name, direction, name))
-		default:
-			e.plan = n
+// like links an entry with its plan and reports whether there is that plan.
+func (t *set) like(match, plan string) bool {
+	p, ok := t.byMatch["="+plan]
+	if m, err := ParseMatch(match); ok && err == nil {
+		if n, ok := t.byMatch[m]; ok {
+			t.entries[n].plan = p
 		}
 	}
-	return errors.Join(errs...)
+	return ok
 }
 
 func (s *Snapshot) of(d envelope.Direction) *set {
