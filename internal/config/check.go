@@ -175,6 +175,7 @@ func (c *checker) scanners() {
 	}
 	s := &c.Scanners
 	c.wrong(len(s.ClamAV.Endpoints) == 0, "there is no clamd to ask", "write an endpoint, such as unix:/run/clamav/clamd.ctl", "scanners", "clamav", "endpoints")
+	c.wrong(s.ClamAV.MaxSize < 1, "would hand no mail to clamd", "write clamd's MaxFileSize, such as 25MiB", "scanners", "clamav", "max_size")
 	for i, e := range s.ClamAV.Endpoints {
 		c.wrong(e.Network != "unix" && e.Network != "tcp", "is not the socket of a server", "write unix:/path or inet:host:port", "scanners", "clamav", "endpoints", i)
 		c.wrong(slices.Contains(s.ClamAV.Endpoints[:i], e), e.String()+" stands twice", "remove one of the two", "scanners", "clamav", "endpoints", i)

@@ -26,7 +26,7 @@ type Config struct {
 
 // Milter is the section milter.
 type Milter struct {
-	Listen              []Endpoint      `yaml:"listen" doc:"Sockets: unix:/path, inet:host:port (tcp: means the same), or systemd for those that systemd hands over (systemd:NAME for the ones of that name). A stale socket is removed. Changing it needs a restart."`
+	Listen              []Endpoint      `yaml:"listen" doc:"Sockets: unix:/path, inet:host:port (tcp: means the same), or systemd for all that systemd hands over. A stale socket is removed. Changing it needs a restart."`
 	SocketMode          Mode            `yaml:"socket_mode" doc:"Mode of unix sockets, octal. Changing it needs a restart."`
 	SocketGroup         string          `yaml:"socket_group" doc:"Group of unix sockets, such as postfix. Empty: that of the process. Changing it needs a restart."`
 	AuthservID          string          `yaml:"authserv_id" doc:"Our name in Authentication-Results. Empty: what the MTA calls itself (macro j), else the host's name. With several nodes set it, the same on all."`
@@ -53,7 +53,7 @@ type Spool struct {
 type HTTP struct {
 	Listen     HostPort          `yaml:"listen" doc:"host:port of /metrics, /healthz and /readyz; nothing there shows or changes mail. Empty: off. Changing it needs a restart."`
 	Admin      Endpoint          `yaml:"admin" doc:"The socket of the command (sluice status), mode 0660, guarded by peer credentials. Empty: off. Changing it needs a restart."`
-	AdminUsers map[string]string `yaml:"admin_users" doc:"User → what he may do there: all, or learn. Changing it needs a restart."`
+	AdminUsers map[string]string `yaml:"admin_users" doc:"User (a name or number) → what he may do there: all, or learn."`
 }
 
 // Policy is the section policy.

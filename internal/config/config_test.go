@@ -113,7 +113,7 @@ log: { level: info, format: logfmt }
 func TestPrintedValuesAreReadAgain(t *testing.T) {
 	for name, in := range map[string]string{
 		"defaults":           "",
-		"a few":              "milter: {timeout: 100s, listen: ['inet:127.0.0.1:8891', 'systemd:x'], socket_mode: 0600}\nlog: {level: debug}\n",
+		"a few":              "milter: {timeout: 100s, listen: ['inet:127.0.0.1:8891', systemd], socket_mode: 0600}\nlog: {level: debug}\n",
 		"one scanner":        "scanners: {rules: {workers: 3}}\n",
 		"no scanner":         "scanners: {}\n",
 		"odd strings":        "user: \"a: b # \\\" \\\\ \\n\"\nhttp: {admin_users: {'vmail ü': learn, '1': all}, listen: ''}\n",
@@ -289,14 +289,14 @@ func TestEndpoint(t *testing.T) {
 		"unix:/run/x": {"unix", "/run/x"}, "local:/run/x": {"unix", "/run/x"}, "unix:x": {"unix", "x"},
 		"inet:127.0.0.1:8891": {"tcp", "127.0.0.1:8891"}, "tcp:[::1]:8891": {"tcp", "[::1]:8891"}, "inet6:[::1]:1": {"tcp", "[::1]:1"},
 		"inet:8891@localhost": {"tcp", "localhost:8891"}, "inet:8891@::1": {"tcp", "[::1]:8891"}, "inet:8891@[::1]": {"tcp", "[::1]:8891"}, "inet:mx.example.net:8891": {"tcp", "mx.example.net:8891"},
-		"systemd": {"systemd", ""}, "systemd:milter": {"systemd", "milter"}, "": {},
+		"systemd": {"systemd", ""}, "": {},
 	} {
 		var e Endpoint
 		if err := e.UnmarshalText([]byte(in)); err != nil || e != want {
 			t.Errorf("%q: %v, %v", in, e, err)
 		}
 	}
-	for _, in := range []string{"x", "unix:", "unix://x", "inet:x", "inet:::1:5", "inet:a b:1", "http://x", "systemd:", "inet:1.2.3.4.5:1", "inet:127.0.0.1:65536", "inet:127.0.0.1:-1"} {
+	for _, in := range []string{"x", "unix:", "unix://x", "inet:x", "inet:::1:5", "inet:a b:1", "http://x", "systemd:", "systemd:x", "inet:1.2.3.4.5:1", "inet:127.0.0.1:65536", "inet:127.0.0.1:-1"} {
 		var e Endpoint
 		if err := e.UnmarshalText([]byte(in)); err == nil {
 			t.Errorf("%q was read as %v", in, e)

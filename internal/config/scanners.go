@@ -30,7 +30,7 @@ type Scanner struct {
 type ClamAV struct {
 	Scanner
 	Endpoints []Endpoint      `yaml:"endpoints" doc:"Where clamd listens: unix:/path or inet:host:port. With several, one that fails is left out until it is well."`
-	MaxSize   strictyaml.Size `yaml:"max_size" doc:"clamd's StreamMaxLength: larger mail isn't handed to it but is unchecked. 0: no limit of ours."`
+	MaxSize   strictyaml.Size `yaml:"max_size" doc:"Larger mail isn't handed to clamd but is unchecked. No greater than clamd's MaxFileSize and StreamMaxLength: past MaxFileSize clamd says OK without looking."`
 }
 
 // Rules is the section scanners.rules.
@@ -79,7 +79,7 @@ func defaultScanners() Scanners {
 	required := common
 	required.Required = true
 	s := Scanners{
-		ClamAV:     ClamAV{Scanner: required, Endpoints: []Endpoint{{"unix", "/run/clamav/clamd.ctl"}}},
+		ClamAV:     ClamAV{Scanner: required, Endpoints: []Endpoint{{"unix", "/run/clamav/clamd.ctl"}}, MaxSize: 25 << 20},
 		Rules:      Rules{Scanner: required, Paths: []string{"/usr/share/spamassassin", "/etc/sluice/rules.d"}, Builtin: true},
 		Bayes:      Bayes{Scanner: common},
 		Sender:     Sender{Scanner: common, DNS: []HostPort{}},

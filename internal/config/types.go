@@ -16,13 +16,12 @@ import (
 type Endpoint struct {
 	// Network is "unix", "tcp", or "systemd".
 	Network string
-	// Address is a path, host:port, or the name of the sockets that systemd hands over
-	// ("" for all).
+	// Address is a path or host:port; "" for the sockets that systemd hands over.
 	Address string
 }
 
 // UnmarshalText reads unix:/path, inet:host:port, inet:port@host (as Sendmail
-// writes it), tcp:host:port, inet6:[host]:port, systemd, systemd:NAME, or "".
+// writes it), tcp:host:port, inet6:[host]:port, systemd, or "".
 func (e *Endpoint) UnmarshalText(text []byte) error {
 	s := string(text)
 	bad := func(message string) error {
@@ -33,8 +32,8 @@ func (e *Endpoint) UnmarshalText(text []byte) error {
 	case s == "":
 		*e = Endpoint{}
 		return nil
-	case s == "systemd" || scheme == "systemd" && rest != "":
-		*e = Endpoint{"systemd", rest}
+	case s == "systemd":
+		*e = Endpoint{Network: "systemd"}
 		return nil
 	case !ok:
 		return bad("is not a socket")
@@ -69,8 +68,8 @@ func (e Endpoint) String() string {
 		return "inet:" + e.Address
 	case e.Network == "":
 		return ""
-	case e.Network == "systemd" && e.Address == "":
-		return "systemd"
+	case e.Network == "systemd":
+		return e.Network
 	}
 	return e.Network + ":" + e.Address
 }
