@@ -5,7 +5,25 @@ import (
 	"strings"
 
 	"sluice/internal/envelope"
+	"sluice/internal/mail"
 )
+
+// author returns the address in the From field, the null address if there isn't
+// exactly one field with exactly one address.
+func author(header []mail.Field) envelope.Address {
+	var value string
+	n := 0
+	for _, f := range header {
+		if isNamed(f.Name, "from") {
+			value = f.Value
+			n++
+		}
+	}
+	if n != 1 || len(value) > 8192 {
+		return envelope.Address{}
+	}
+	return oneAddress(unfold(value))
+}
 
 // oneAddress reads the single address of an unfolded From field. What net/mail
 // can't read gets a second, simpler reading: comments and quoted strings taken

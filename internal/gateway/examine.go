@@ -18,6 +18,9 @@ import (
 var (
 	errNoPolicies = errors.New("no policies were ever loaded")
 	errNoHeader   = errors.New("message has no header section")
+	// errLongHeader: a policy would deliver what may bear forged fields that can't be
+	// taken off.
+	errLongHeader = errors.New("header section is too long to take forged fields off it")
 	errGone       = errors.New("MTA went away before the reply")
 	errJournal    = errors.New("journal panicked")
 )
@@ -66,7 +69,7 @@ func (g *Gateway) examine(ctx context.Context, set *snapshot, run *scanners.Run,
 	if _, err := msg.Reader(context.WithoutCancel(ctx), msg.Size()).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("message is not complete: %w", err)
 	}
-	findings = append(findings, ownFindings(header.Fields)...)
+	findings = append(findings, ownFindings(header)...)
 	verdict.Sort(findings)
 	e := &Examination{
 		ID: id, Envelope: env, Direction: set.Origin.direction(env), Relay: set.Origin.isRelay(env),
@@ -83,6 +86,9 @@ func (g *Gateway) examine(ctx context.Context, set *snapshot, run *scanners.Run,
 	g.metrics.lookup.WithLabelValues(set.PolicySource).Observe(g.now().Sub(began).Seconds())
 	e.Disposition = e.Outcome.Disposition
 	if e.goesOn() {
+		if header.Truncated && !e.Outcome.Bearing.Untouched {
+			return nil, errLongHeader
+		}
 		e.Disposition.Fields = fieldChanges(e.Outcome.Bearing, bearer{
 			verdict: e.Verdict, header: header.Fields, id: id,
 			host: set.Identity.host(env), ids: set.Identity.authservIDs(env), virusWanted: e.virusWanted(),
@@ -207,13 +213,12 @@ func (e *Examination) bypasses() []string {
 const maxForged = 1000
 
 // ownFindings are what the gateway itself sees in the header.
-func ownFindings(fields []mail.Field) []verdict.Finding {
+func ownFindings(h *mail.Header) []verdict.Finding {
 	var fs []verdict.Finding
 	forged, ticket := 0, false
-	for _, f := range fields {
-		key := fieldKey(f.Name)
-		ticket = ticket || key == ticketField
-		if isVerdictField(key) || key == "authentication-results" {
+	for _, f := range h.Fields {
+		ticket = ticket || isNamed(f.Name, ticketField)
+		if isVerdictField(f.Name) || isResults(f.Name) {
 			forged++
 		}
 	}
@@ -221,6 +226,12 @@ func ownFindings(fields []mail.Field) []verdict.Finding {
 		fs = append(fs, verdict.Finding{
 			Symbol: "SLUICE_TICKET_INVALID", Kind: verdict.KindInfo, Scanner: verdict.FinderGateway,
 			Description: "The message bears a ticket that is not ours to honour; it was filtered as new",
+		})
+	}
+	if h.Truncated {
+		fs = append(fs, verdict.Finding{
+			Symbol: "SLUICE_HEADER_LIMIT", Kind: verdict.KindAmbiguous, Scanner: verdict.FinderGateway,
+			Description: "The header section is longer than filters read, and mail programs may show what they did not",
 		})
 	}
 	if forged > maxForged {

@@ -212,7 +212,7 @@ func ascii(s string, limit int) string {
 func subjectChanges(header []mail.Field, tags []string) []policy.FieldChange {
 	var subjects []mail.Field
 	for _, f := range header {
-		if fieldKey(f.Name) == "subject" {
+		if isNamed(f.Name, "subject") {
 			subjects = append(subjects, f)
 		}
 	}
@@ -239,7 +239,7 @@ func subjectChanges(header []mail.Field, tags []string) []policy.FieldChange {
 // S/MIME (RFC 8551) or PGP (RFC 3156): its header fields stay as they were signed.
 func keepsSubject(header []mail.Field) bool {
 	for _, f := range header {
-		if fieldKey(f.Name) != "content-type" {
+		if !isNamed(f.Name, "content-type") {
 			continue
 		}
 		value, _ := skipCFWS(unfold(f.Value))

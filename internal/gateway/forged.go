@@ -13,36 +13,53 @@ import (
 // sight, also where a policy asks for no change at all.
 const ticketField = "x-sluice-ticket"
 
-// isVerdictField reports whether a field of that name (ASCII lower case) says
-// what a filter thinks of the message, so that an arriving one is forged or
-// foreign. X-Spam-Prev-* keeps what SpamAssassin replaced and stays.
+// isVerdictField reports whether a field of that name says what a filter thinks
+// of the message, so that an arriving one is forged or foreign. X-Spam-Prev-*
+// keeps what SpamAssassin replaced and stays.
 func isVerdictField(name string) bool {
-	switch {
-	case strings.HasPrefix(name, "x-spam-"):
-		return !strings.HasPrefix(name, "x-spam-prev-")
-	case strings.HasPrefix(name, "x-virus-"), strings.HasPrefix(name, "x-sluice-"):
-		return true
+	if hasName(name, "x-spam-") {
+		return !hasName(name, "x-spam-prev-")
 	}
-	return name == "x-quarantine-id"
+	return hasName(name, "x-virus-") || hasName(name, "x-sluice-") || isNamed(name, "x-quarantine-id")
 }
 
-// fieldKey is the form in which an MTA compares field names: ASCII lower case,
-// without the blanks that obsolete syntax allows before the colon (RFC 5322
-// §4.5). Letters outside ASCII are left alone, as the MTA leaves them.
-func fieldKey(name string) string {
-	name = strings.TrimRight(name, " \t\r\n")
-	for i := range len(name) {
-		if c := name[i]; c >= 'A' && c <= 'Z' {
-			b := []byte(name)
-			for j, c := range b {
-				if c >= 'A' && c <= 'Z' {
-					b[j] = c + 'a' - 'A'
-				}
-			}
-			return string(b)
+// isResults reports whether the field is an Authentication-Results.
+func isResults(name string) bool { return isNamed(name, "authentication-results") }
+
+// isNamed compares a field's name as MTAs do: without regard to case in ASCII
+// alone, and to the blanks that obsolete syntax allows before the colon (RFC 5322
+// §4.5). want is in lower case.
+func isNamed(name, want string) bool {
+	return hasName(name, want) && strings.Trim(name[len(want):], " \t\r\n") == ""
+}
+
+// hasName is isNamed for the front of a name.
+func hasName(name, front string) bool {
+	if len(name) < len(front) {
+		return false
+	}
+	for i := range len(front) {
+		if lower(name[i]) != front[i] {
+			return false
 		}
 	}
-	return name
+	return true
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// fieldKey is a name in the form in which isNamed compares.
+func fieldKey(name string) string {
+	b := []byte(strings.TrimRight(name, " \t\r\n"))
+	for i, c := range b {
+		b[i] = lower(c)
+	}
+	return string(b)
 }
 
 // removals lists the deletions that take forged fields off the message, the
@@ -53,11 +70,11 @@ func removals(fields []mail.Field, ids []string, ticketsOnly bool) []policy.Fiel
 	var changes []policy.FieldChange
 	seen := map[string]int{}
 	for _, f := range fields {
-		key := fieldKey(f.Name)
-		results := key == "authentication-results"
-		if !results && !isVerdictField(key) {
+		results := isResults(f.Name)
+		if !results && !isVerdictField(f.Name) {
 			continue
 		}
+		key := fieldKey(f.Name)
 		seen[key]++
 		if ticketsOnly && key != ticketField || results && !claimsOurID(f.Value, ids) {
 			continue

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/internal/envelope"
-	"sluice/internal/mail"
 	"sluice/policy"
 	"sluice/scanners"
 )
@@ -164,21 +163,4 @@ func (o Origin) reinjects(env *envelope.Envelope) bool {
 func contains(nets []netip.Prefix, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	return a.IsValid() && slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// author returns the address in the From field, the null address if there isn't
-// exactly one field with exactly one address.
-func author(header []mail.Field) envelope.Address {
-	var value string
-	n := 0
-	for _, f := range header {
-		if fieldKey(f.Name) == "from" {
-			value = f.Value
-			n++
-		}
-	}
-	if n != 1 || len(value) > 8192 {
-		return envelope.Address{}
-	}
-	return oneAddress(unfold(value))
 }

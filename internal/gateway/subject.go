@@ -2,13 +2,10 @@ package gateway
 
 import (
 	"encoding/base64"
-	"io"
-	"mime"
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/text/encoding/htmlindex"
-
+	"sluice/internal/mail"
 	"sluice/internal/verdict"
 )
 
@@ -17,6 +14,7 @@ const (
 	lineLimit   = 998 // greatest length of one
 	minTag      = 3   // characters; old copies of shorter tags are left alone
 	maxTagBytes = 256
+	maxPrefixes = 8 // "Re:" and its like, behind which tags are looked for
 )
 
 // replyPrefixes are what mail programs put before the subject of a reply or a
@@ -38,7 +36,7 @@ func tagSubject(raw string, tags []string) string {
 	}
 	// Front to back, so that tags piled up in any order all go.
 	rest = stripTags(rest, tags)
-	if decoded, ok := decodeWords(rest); ok && decoded != rest {
+	if decoded := decodeWords(rest); decoded != rest {
 		if stripped := stripTags(decoded, tags); stripped != decoded {
 			rest = fitSubject(stripped)
 		}
@@ -81,54 +79,57 @@ next:
 	return kept
 }
 
-// stripTags takes all copies of tags off the front of s and from behind reply
-// prefixes at its front.
+// stripTags takes all copies of tags off the front of s, and from behind the
+// first few reply prefixes there. It returns s itself if there are none.
 func stripTags(s string, tags []string) string {
-	prefix, rest := "", s
-	for changed := true; changed; {
-		changed = false
-		rest = strings.TrimLeft(rest, " \t")
+	var kept []string // prefixes that stay
+	rest, changed := s, false
+	for {
+		var n int
+		if rest, n = skipTags(rest, tags); n > 0 {
+			changed = true
+		}
+		n = prefixLength(rest)
+		if n == 0 || len(kept) == maxPrefixes {
+			break
+		}
+		kept = append(kept, rest[:n])
+		rest = rest[n:]
+	}
+	if !changed {
+		return s
+	}
+	// Prefixes behind which nothing was found are joined again as they stood only
+	// in words: a blank follows each.
+	return strings.Join(append(kept, rest), " ")
+}
+
+// skipTags skips tags and blanks at the front of s; n is how many tags there were.
+func skipTags(s string, tags []string) (rest string, n int) {
+	rest = strings.TrimLeft(s, " \t")
+	for again := true; again; {
+		again = false
 		for _, t := range tags {
 			t = strings.TrimSpace(t)
 			if utf8.RuneCountInString(t) < minTag {
 				continue
 			}
-			if n := foldPrefix(rest, t); n > 0 {
-				rest, changed = strings.TrimLeft(rest[n:], " \t"), true
-			}
-		}
-		for _, p := range replyPrefixes {
-			if n := foldPrefix(rest, p); n > 0 && hasTagBehind(rest[n:], tags) {
-				prefix, rest, changed = prefix+rest[:n]+" ", rest[n:], true
-				break
+			if l := foldPrefix(rest, t); l > 0 {
+				rest, again = strings.TrimLeft(rest[l:], " \t"), true
+				n++
 			}
 		}
 	}
-	if prefix == "" && strings.TrimLeft(s, " \t") == rest {
-		return s
-	}
-	return prefix + rest
+	return rest, n
 }
 
-// hasTagBehind reports whether a tag follows, perhaps after further prefixes.
-func hasTagBehind(s string, tags []string) bool {
-	for {
-		s = strings.TrimLeft(s, " \t")
-		for _, t := range tags {
-			t = strings.TrimSpace(t)
-			if utf8.RuneCountInString(t) >= minTag && foldPrefix(s, t) > 0 {
-				return true
-			}
+func prefixLength(s string) int {
+	for _, p := range replyPrefixes {
+		if n := foldPrefix(s, p); n > 0 {
+			return n
 		}
-		n := 0
-		for _, p := range replyPrefixes {
-			n = max(n, foldPrefix(s, p))
-		}
-		if n == 0 {
-			return false
-		}
-		s = s[n:]
 	}
+	return 0
 }
 
 // foldPrefix returns the length in bytes of the front of s that equals p without
@@ -176,20 +177,12 @@ func toUTF8(s string) string {
 	return string(runes)
 }
 
-// decodeWords decodes encoded words; ok is false if one of them can't be.
-func decodeWords(s string) (text string, ok bool) {
+// decodeWords decodes encoded words as far as it can.
+func decodeWords(s string) string {
 	if !strings.Contains(s, "=?") {
-		return s, true
+		return s
 	}
-	d := mime.WordDecoder{CharsetReader: func(charset string, in io.Reader) (io.Reader, error) {
-		e, err := htmlindex.Get(charset)
-		if err != nil {
-			return nil, err
-		}
-		return e.NewDecoder().Reader(in), nil
-	}}
-	text, err := d.DecodeHeader(s)
-	return strings.ToValidUTF8(text, "\uFFFD"), err == nil
+	return toUTF8(mail.Field{Value: s}.Text())
 }
 
 // isPlain reports whether s can stand in a field as it is.
@@ -206,19 +199,18 @@ func isPlain(s string) bool {
 func fitSubject(s string) string {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
-			if decoded, ok := decodeWords(s); ok {
-				s = decoded
-			}
-			return strings.ReplaceAll(encodeWords(unfold(s)), " ", "\n ")
+			return encodeSubject(s)
 		}
 	}
 	if folded, ok := fold(s, len("Subject: ")); ok {
 		return folded
 	}
-	if decoded, ok := decodeWords(s); ok {
-		s = decoded
-	}
-	return strings.ReplaceAll(encodeWords(unfold(s)), " ", "\n ")
+	return encodeSubject(s)
+}
+
+// encodeSubject writes all of s as encoded words, one a line.
+func encodeSubject(s string) string {
+	return strings.ReplaceAll(encodeWords(unfold(decodeWords(s))), " ", "\n ")
 }
 
 // fold breaks s at its blanks so that lines stay within 78 bytes where they can;
