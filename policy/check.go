@@ -161,8 +161,13 @@ func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 		e.lay(&en.Policy, match)
 	case !own(keyTag) && !own(keyMark) && !own(keyKill) && en.Policy.like() == "":
 		return nil // told where it is set
-	default:
-		e = s.of(en.Direction).build(s.keysOf(match))
+	default: // laid here, not looked up: a second entry with this match is judged as well
+		t := s.of(en.Direction)
+		e = t.build(s.keysOf(match)[1:])
+		if n, ok := t.byMatch["="+en.Policy.like()]; ok {
+			e.lay(&t.entries[n].policy, match+" (like "+t.entries[n].match+")")
+		}
+		e.lay(&en.Policy, match)
 	}
 	var problems []Problem
 	for _, pair := range []struct {
@@ -199,7 +204,8 @@ func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 	return problems
 }
 
-// keysOf returns the keys of the chain that begins with a match that is no plan.
+// keysOf returns the keys of the chain that begins with a match that is no plan,
+// itself the first.
 func (s *Snapshot) keysOf(match string) []string {
 	switch {
 	case match == Everyone:

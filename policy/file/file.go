@@ -128,6 +128,9 @@ type raw struct{ strictyaml.Node }
 
 func (r *raw) UnmarshalNode(n strictyaml.Node) { r.Node = n }
 
+// told reports whether the node was a mistake already.
+func (r raw) told() bool { return r == raw{} }
+
 // UnmarshalNode reads one policy.
 func (it *item) UnmarshalNode(n strictyaml.Node) {
 	if n.Kind() != strictyaml.Map {
@@ -138,10 +141,11 @@ func (it *item) UnmarshalNode(n strictyaml.Node) {
 	var fields map[string]raw
 	it.failed = !n.Decode(&fields)
 	for key, r := range fields {
-		switch key {
-		case "match":
+		switch {
+		case r.told():
+		case key == "match":
 			it.match(r.Node)
-		case "direction":
+		case key == "direction":
 			it.direction(r.Node)
 		default:
 			it.field(key, r.Node)

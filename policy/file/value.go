@@ -108,6 +108,9 @@ func list[T any](n strictyaml.Node, read func(strictyaml.Node) (any, bool), as f
 	ok := n.Decode(&nodes)
 	vs := make([]T, 0, len(nodes))
 	for _, r := range nodes {
+		if r.told() {
+			continue
+		}
 		v, good := read(r.Node)
 		if good {
 			vs = append(vs, as(v))
@@ -123,6 +126,9 @@ func senders(it *item, n strictyaml.Node, key string) (any, bool) {
 	ok := n.Decode(&nodes)
 	m := policy.Map[policy.SenderScore]{}
 	for who, r := range nodes {
+		if r.told() {
+			continue
+		}
 		at, err := policy.ParseSender(who)
 		if err != nil {
 			message, remedy, _ := strings.Cut(err.Error(), ": ")
@@ -154,13 +160,13 @@ func sender(n strictyaml.Node) (*policy.SenderScore, bool) {
 		}
 		ok := n.Decode(&v)
 		s := policy.SenderScore{Unauthenticated: v.Unauthenticated, Final: v.Final}
-		if v.Score != (raw{}) {
+		if !v.Score.told() {
 			sc, good := score(v.Score.Node)
 			if good {
 				s.Score = sc.(verdict.Score)
 			}
 			ok = ok && good
-		} else if !v.Final {
+		} else if ok && !v.Final {
 			n.Fail("has no score", "write {score: -5, unauthenticated: true}, or final: true")
 			ok = false
 		}
@@ -179,6 +185,9 @@ func symbols(n strictyaml.Node) (any, bool) {
 	ok := n.Decode(&nodes)
 	m := policy.Map[verdict.Score]{}
 	for symbol, r := range nodes {
+		if r.told() {
+			continue
+		}
 		if r.Kind() == strictyaml.Null {
 			m[symbol] = nil
 			continue
