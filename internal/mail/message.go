@@ -44,6 +44,7 @@ type Message struct {
 	digest   [sha256.Size]byte
 	header   Header
 	headDone bool
+	bodyOff  int64 // where the body begins, once headDone
 
 	parsing treeResult
 }
@@ -102,7 +103,7 @@ func (m *Message) EndHeader() error {
 func (m *Message) endHeader(n int64) {
 	m.mu.Lock()
 	m.header.Range.End = m.size - n
-	m.headDone = true
+	m.headDone, m.bodyOff = true, m.size
 	m.wake()
 	m.mu.Unlock()
 }
