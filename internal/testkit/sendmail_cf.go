@@ -20,16 +20,18 @@ func (s *Sendmail) configuration(o SendmailOptions) (string, error) {
 		return "", fmt.Errorf("relay: %w", err)
 	}
 	settings := map[string]string{
-		"QueueDirectory":          s.Queue,
-		"PidFile":                 s.Dir + "/pid",
-		"ServiceSwitchFile":       s.Dir + "/service.switch",
-		"HelpFile":                s.Dir + "/helpfile",
-		"DeliveryMode":            "background",
-		"Timeout.ident":           "0",
-		"MinQueueAge":             "1s",
-		"QueueLA":                 "1000",
-		"RefuseLA":                "1000",
-		"DelayLA":                 "1000",
+		"QueueDirectory":    s.Queue,
+		"PidFile":           s.Dir + "/pid",
+		"ServiceSwitchFile": s.Dir + "/service.switch",
+		"HelpFile":          s.Dir + "/helpfile",
+		"DeliveryMode":      "background",
+		"Timeout.ident":     "0",
+		"MinQueueAge":       "1s",
+		"QueueLA":           "1000",
+		"RefuseLA":          "1000",
+		"DelayLA":           "1000",
+		// Sockets of filters lie below /tmp.
+		"DontBlameSendmail":       "TrustStickyBit",
 		"DontProbeInterfaces":     "true",
 		"EightBitMode":            "pass8",
 		"PrivacyOptions":          "noetrn,noexpn,novrfy",
