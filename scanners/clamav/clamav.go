@@ -250,7 +250,10 @@ func (s *Scanner) nobody() error {
 // breaker is closed, those that answered the last PING first. nil: there is none.
 func (s *Scanner) pick(not *endpoint) *endpoint {
 	var best *endpoint
-	start := int(s.turn.Add(1))
+	start := int(s.turn.Load())
+	if not == nil {
+		start = int(s.turn.Add(1))
+	}
 	for i := range s.endpoints {
 		e := s.endpoints[(start+i)%len(s.endpoints)]
 		if e == not || !e.usable() {
