@@ -53,6 +53,7 @@ func (h *handler) finish(m *message) {
 		err = fmt.Errorf("MTA is gone: %w", gone)
 		h.c.due = false
 		h.c.fail(err)
+		h.o.Metrics.aborted.Inc()
 	} else {
 		var frames []byte
 		frames, err = h.frames(h.c.out[:0], m, &d)

@@ -31,9 +31,9 @@ type handler struct {
 	admit func() bool
 	// skipped is told how many changes of header fields the MTA didn't permit.
 	skipped func(queueID string, n int)
-	log    *slog.Logger
-	client envelope.Client
-	m      *message // nil between messages
+	log     *slog.Logger
+	client  envelope.Client
+	m       *message // nil between messages
 }
 
 var _ gomilter.Milter = (*handler)(nil)

@@ -508,8 +508,12 @@ func TestPanicInTheGateway(t *testing.T) {
 		set   func(*fixture)
 		calls string
 	}{
-		{"Begin", false, func(f *fixture) { f.onBegin = func(*envelope.Envelope) (*mail.Message, error) { boom(); return nil, nil } }, ""},
-		{"Begin of local submission", true, func(f *fixture) { f.onBegin = func(*envelope.Envelope) (*mail.Message, error) { boom(); return nil, nil } }, ""},
+		{"Begin", false, func(f *fixture) {
+			f.onBegin = func(*envelope.Envelope) (*mail.Message, error) { boom(); return nil, nil }
+		}, ""},
+		{"Begin of local submission", true, func(f *fixture) {
+			f.onBegin = func(*envelope.Envelope) (*mail.Message, error) { boom(); return nil, nil }
+		}, ""},
 		{"Start", false, func(f *fixture) { f.onStart = func(*fakeRun) Run { boom(); return nil } }, ""},
 		{"Start of local submission", true, func(f *fixture) { f.onStart = func(*fakeRun) Run { boom(); return nil } }, ""},
 		{"Start gives no run", false, func(f *fixture) { f.onStart = func(*fakeRun) Run { return nil } }, ""},
