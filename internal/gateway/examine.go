@@ -109,27 +109,55 @@ func (e *Examination) decide(snap *policy.Snapshot, set *snapshot) {
 	}
 	ds := make([]verdict.Decision, len(rcpts))
 	e.Policies = make([]*policy.Effective, len(rcpts))
-	var out *policy.Effective
+	by := decider{c: c, ruled: make(map[*policy.Effective]ruling, 1)}
 	if e.Direction == envelope.Outbound {
-		out = snap.Outbound(policy.Identity(e.Envelope))
+		by.out = snap.Outbound(policy.Identity(e.Envelope))
 	}
-	inbound := *c
-	inbound.Direction = envelope.Inbound
 	for i, r := range rcpts {
-		switch {
-		case out == nil:
-			p := snap.Inbound(r.Address)
-			ds[i], e.Policies[i] = policy.Decide(c, r, p), p
-		case snap.HasInbound(r.Address):
-			// One of our users is not a way past another's policy.
-			p := snap.Inbound(r.Address)
-			mine, his := policy.Decide(c, r, out), policy.Decide(&inbound, r, p)
-			ds[i], e.Policies[i] = policy.Originating(mine, his, out, p)
-		default:
-			ds[i], e.Policies[i] = policy.Decide(c, r, out), out
+		var in *policy.Effective
+		if by.out == nil || snap.HasInbound(r.Address) {
+			in = snap.Inbound(r.Address)
 		}
+		ruled := by.rule(r, in)
+		ds[i], e.Policies[i] = ruled.decision, ruled.policy
+		ds[i].Recipient = r.Address.String()
 	}
 	e.Outcome = policy.Combine(c, ds, e.Policies, set.Capabilities)
+}
+
+// decider decides once for all recipients under one policy: what is decided for
+// them differs by their address alone, and 50,000 of them share what counted.
+type decider struct {
+	c     *policy.Case
+	out   *policy.Effective // the sender's policy, nil for inbound mail
+	ruled map[*policy.Effective]ruling
+}
+
+type ruling struct {
+	decision verdict.Decision
+	policy   *policy.Effective
+}
+
+// rule decides for r, whose inbound policy is in; for originating mail it is nil
+// if only the one for everyone applies.
+func (d *decider) rule(r envelope.Recipient, in *policy.Effective) ruling {
+	if known, ok := d.ruled[in]; ok {
+		return known
+	}
+	var made ruling
+	switch {
+	case d.out == nil:
+		made = ruling{policy.Decide(d.c, r, in), in}
+	case in == nil:
+		made = ruling{policy.Decide(d.c, r, d.out), d.out}
+	default: // one of our users is not a way past another's policy
+		inbound := *d.c
+		inbound.Direction = envelope.Inbound
+		mine, his := policy.Decide(d.c, r, d.out), policy.Decide(&inbound, r, in)
+		made.decision, made.policy = policy.Originating(mine, his, d.out, in)
+	}
+	d.ruled[in] = made
+	return made
 }
 
 // goesOn reports whether the message is delivered to somebody.
