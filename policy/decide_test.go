@@ -341,7 +341,7 @@ func TestDecideProperties(t *testing.T) {
 		}
 		for _, c := range d.Classes {
 			a := p.Actions[c]
-			if c == verdict.ClassSpam && d.Score < p.KillScore {
+			if c == verdict.ClassSpam && (!p.ScanSpam || d.Score < p.KillScore) {
 				a = *p.DMARCAction // spam by DMARC alone
 			}
 			if a == verdict.Redirect && p.RedirectTo == "" {
