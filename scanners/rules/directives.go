@@ -28,9 +28,11 @@ func (r *reader) other(key, rest string) {
 		}
 		return
 	}
-	if setting, ok := settings[key]; ok || settingFamily(key) {
-		what := "the setting " + key + " has no effect here"
-		r.group(key, Problem{Severity: Notice, Why: "setting", What: what, Remedy: setting})
+	if remedy, ok := settings[key]; ok || settingFamily(key) {
+		if remedy == "" {
+			remedy = noEffect
+		}
+		r.group(key, Problem{Severity: Notice, Why: "setting", What: "the setting " + printable(cut(key, 40), 60) + " has no effect here", Remedy: remedy})
 		return
 	}
 	r.group("unknown "+key, Problem{Severity: Mistake, Why: "syntax",

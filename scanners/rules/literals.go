@@ -2,6 +2,7 @@ package rules
 
 import (
 	"regexp/syntax"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -37,7 +38,25 @@ func requiredLiterals(re *syntax.Regexp) []string {
 			set[i] = s[:maxLiteral]
 		}
 	}
-	return unique(set)
+	return minimal(unique(set))
+}
+
+// minimal drops strings that contain another one: to see it is to see both.
+func minimal(set []string) []string {
+	out := set[:0:0]
+	for i, s := range set {
+		redundant := false
+		for j, other := range set {
+			if i != j && strings.Contains(s, other) {
+				redundant = true
+				break
+			}
+		}
+		if !redundant {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // weight is the length of the shortest string, 0 for an unknown set.

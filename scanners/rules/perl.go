@@ -126,7 +126,7 @@ func splitRegex(src string) (body, flags string, err error) {
 	}
 	last := strings.LastIndexByte(s, end)
 	if last < 1 {
-		return "", "", fmt.Errorf("the pattern has no closing %q", string(end))
+		return "", "", fmt.Errorf("the pattern has no closing %q (a # in it is written \\#)", string(end))
 	}
 	body, flags = s[1:last], s[last+1:]
 	for _, f := range flags {

@@ -11,7 +11,11 @@ import (
 // ranges is a set of runes: pairs of first and last.
 type ranges []rune
 
-const maxRune = 0x10FFFF
+// maxOctet ends a complement: text that patterns see has one rune an octet.
+const (
+	maxOctet = 0xFF
+	maxRune  = 0x10FFFF
+)
 
 // Perl's classes under /aa: ASCII only.
 var (
@@ -19,10 +23,10 @@ var (
 	classWord  = ranges{'0', '9', 'A', 'Z', '_', '_', 'a', 'z'}
 	classSpace = ranges{'\t', '\r', ' ', ' '} // Perl's has VT, RE2's hasn't
 	classHoriz = ranges{'\t', '\t', ' ', ' ', 0xA0, 0xA0}
-	classVert  = ranges{'\n', '\r', 0x85, 0x85, 0x2028, 0x2029}
+	classVert  = ranges{'\n', '\r', 0x85, 0x85}
 )
 
-// not returns the complement of a sorted set.
+// not returns the complement of a sorted set of octets.
 func (r ranges) not() ranges {
 	var out ranges
 	next := rune(0)
@@ -32,8 +36,8 @@ func (r ranges) not() ranges {
 		}
 		next = r[i+1] + 1
 	}
-	if next <= maxRune {
-		out = append(out, next, maxRune)
+	if next <= maxOctet {
+		out = append(out, next, maxOctet)
 	}
 	return out
 }
