@@ -64,6 +64,17 @@ type Loaded struct {
 	PolicyFileWritten bool
 
 	base Config // the built-in values as seen from the file's folder
+	doc  *strictyaml.Document
+}
+
+// Problem makes a problem that points at the value of the key at path, for what only shows
+// when the configuration is put to use.
+func (l *Loaded) Problem(message, remedy string, path ...any) strictyaml.Problem {
+	p := l.doc.Problem(message, remedy, path...)
+	if p.File == "" {
+		p.File = "built-in values"
+	}
+	return p
 }
 
 // Load reads the configuration and checks it, files that it names included. With
@@ -79,7 +90,7 @@ func Load(source Source, build Build) (*Loaded, strictyaml.Problems) {
 			data, err = strictyaml.ReadFile(source.File)
 		}
 		if err != nil {
-			return &Loaded{Config: Default(), Source: source, base: Default()}, strictyaml.Problems{{File: source.File, Message: "can't be read: " + reason(err), Remedy: "the file is used because of " + source.Reason}}
+			return &Loaded{Config: Default(), Source: source, base: Default(), doc: &strictyaml.Document{}}, strictyaml.Problems{{File: source.File, Message: "can't be read: " + reason(err), Remedy: "the file is used because of " + source.Reason}}
 		}
 	}
 	return read(source, dir, data, build)
@@ -88,6 +99,7 @@ func Load(source Source, build Build) (*Loaded, strictyaml.Problems) {
 func read(source Source, dir string, data []byte, build Build) (*Loaded, strictyaml.Problems) {
 	l := &Loaded{Config: Default(), Source: source, base: Default()}
 	doc, problems := strictyaml.Decode(source.File, data, &l.Config)
+	l.doc = doc
 	l.PolicyFileWritten = doc.Has("policy", "file")
 	l.Config.resolve(dir)
 	l.base.resolve(dir)

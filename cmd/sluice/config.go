@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"sluice/internal/config"
+)
+
+func (a *app) newConfig() *cobra.Command {
+	var differing, defaults bool
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Print what is in force",
+		Long: `Print the configuration that is in force, as a file that sluice reads again.
+Relative paths are shown as they are understood, passwords are left out.
+
+What to do next: with -v it says which file was used; docs/config.md explains the keys.`,
+		Example: "  sluice config -v\n  sluice config -n\n  sluice config -d >sluice.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if defaults {
+				_, err := fmt.Fprint(a.out, config.DefaultYAML())
+				return err
+			}
+			cfg, err := a.loadGood()
+			if err != nil {
+				return err
+			}
+			text := cfg.YAML()
+			if differing {
+				if text = cfg.Differences(); text == "" {
+					text = "# nothing differs from the built-in values\n"
+				}
+			}
+			_, err = fmt.Fprint(a.out, text)
+			return err
+		},
+	}
+	c.Flags().BoolVarP(&differing, "non-default", "n", false, "only what differs from the built-in values")
+	c.Flags().BoolVarP(&defaults, "defaults", "d", false, "the built-in values")
+	c.MarkFlagsMutuallyExclusive("non-default", "defaults")
+	return c
+}
