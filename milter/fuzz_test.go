@@ -199,6 +199,7 @@ func FuzzMacros(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	f.Add(550, "5.7.1", "100% of\n%s (id 1)")
 	f.Add(451, "", strings.Repeat("x", 2000))
+	f.Add(474, "", strings.Repeat("0", 462))
 	f.Add(250, "9.9.9.9", "\r\n\r\n\x00\xff")
 	f.Fuzz(func(t *testing.T, code int, enhanced, text string) {
 		got := replyText(policy.Reply{Code: code, Enhanced: enhanced, Text: text + " (id 1)"})

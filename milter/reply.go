@@ -15,6 +15,8 @@ const (
 	maxReplyLine = 480
 	// maxReplyLines bounds their number; Sendmail takes 32.
 	maxReplyLines = 16
+	// maxReplyID is how long the "(id …)" at the end of a text may be to be kept whole.
+	maxReplyID = 100
 )
 
 // appendReply appends the frame of an SMTP reply (SMFIR_REPLYCODE) in the form that both
@@ -90,15 +92,23 @@ func replyLines(text string) []string {
 }
 
 // fitting returns how many bytes of an ASCII line go into room bytes once '%' is doubled,
-// breaking after a blank if there is one in the second half.
+// breaking after a blank if there is one in the second half, but not inside the "(id …)"
+// at the end.
 func fitting(line string, room int) int {
 	size, blank := 0, 0
+	id := strings.LastIndexByte(line, '(')
+	if len(line)-id > maxReplyID {
+		id = -1
+	}
 	for i := range len(line) {
 		size++
 		if line[i] == '%' {
 			size++
 		}
 		if size > room {
+			if id > 0 && i > id {
+				return id
+			}
 			if blank > i/2 {
 				return blank
 			}
