@@ -1,10 +1,12 @@
 package mail
 
 import (
+	"io"
 	"mime"
 	"strings"
 
 	"github.com/emersion/go-message/charset"
+	"golang.org/x/text/encoding/charmap"
 )
 
 // Bounds of a header section: what lies past them stays in the message, but its
@@ -110,7 +112,12 @@ func decodeWords(v string) string {
 	if !strings.Contains(v, "=?") || len(v) > maxEncodedValue {
 		return validText(v)
 	}
-	dec := mime.WordDecoder{CharsetReader: charset.Reader}
+	dec := mime.WordDecoder{CharsetReader: func(name string, input io.Reader) (io.Reader, error) {
+		if r, err := charset.Reader(name, input); err == nil {
+			return r, nil
+		}
+		return charmap.Windows1252.NewDecoder().Reader(input), nil
+	}}
 	if s, err := dec.DecodeHeader(v); err == nil {
 		return validText(s)
 	}

@@ -95,14 +95,16 @@ func nextParam(s string) (name, value string, quoted bool, rest string) {
 	name = strings.ToLower(strings.TrimSpace(s[:eq]))
 	s = strings.TrimLeft(s[eq+1:], " \t")
 	if !strings.HasPrefix(s, `"`) {
-		value, rest, _ = strings.Cut(s, ";")
-		value = strings.TrimSpace(value)
-		if i := strings.IndexAny(value, " \t"); i >= 0 && name != "filename" && name != "name" {
-			// A blank ends a token: perhaps the ';' is missing.
-			rest = value[i:] + ";" + rest
-			value = value[:i]
+		stops := "; \t"
+		if name == "filename" || name == "name" {
+			stops = ";" // names with blanks often lack their quotes
 		}
-		return name, value, false, rest
+		// Elsewhere a blank ends the value: perhaps the ';' is missing.
+		end := strings.IndexAny(s, stops)
+		if end < 0 {
+			end = len(s)
+		}
+		return name, strings.TrimSpace(s[:end]), false, s[end:]
 	}
 	var b strings.Builder
 	i := 1

@@ -45,6 +45,7 @@ type Message struct {
 	header   Header
 	headDone bool
 	bodyOff  int64 // where the body begins, once headDone
+	charged  int64 // memory taken by what was made of the message
 
 	parsing treeResult
 }
@@ -352,10 +353,12 @@ func (m *Message) Close() error {
 	m.wake()
 	head, file := m.head, m.file
 	m.head, m.file = nil, nil
-	reserved, r := m.reserved, m.roomFor(m.onDisk)
+	reserved, r, charged := m.reserved, m.roomFor(m.onDisk), m.charged
+	m.charged = 0
 	m.mu.Unlock()
 
 	m.parsing.wait()
+	m.spool.memory.release(charged)
 	m.spool.giveBack(head)
 	if file == nil {
 		return nil
@@ -365,6 +368,18 @@ func (m *Message) Close() error {
 		return fmt.Errorf("spool: close: %w", err)
 	}
 	return nil
+}
+
+// charge counts n bytes made of the message as memory until Close, even past the limit:
+// new messages then go to disk the sooner.
+func (m *Message) charge(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.charged += n
+	m.spool.memory.used.Add(n)
 }
 
 // Done is closed once the message is complete or aborted.

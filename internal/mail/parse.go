@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,22 +91,37 @@ func (m *Message) waitHeader() (*Header, int64, error) {
 }
 
 func (m *Message) parse() (tree *Tree, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			// The parser runs on a goroutine of its own, so the caller's border
-			// against panics can't hold this one.
-			tree, err = nil, fmt.Errorf("mail: parser panicked: %v", p)
-		}
-	}()
 	header, bodyOff, err := m.waitHeader()
 	if err != nil {
 		return nil, err
 	}
 	p := newParser(m, header, bodyOff)
+	defer func() {
+		if cause := recover(); cause != nil {
+			// The parser runs on a goroutine of its own, so no border of a caller
+			// can hold this. The message must not come again and again: it is
+			// unchecked.
+			<-m.Done()
+			tree = m.unparsed(header, bodyOff)
+			tree.Panic = fmt.Sprintf("%v\n%s", cause, debug.Stack())
+		}
+	}()
 	if err := p.run(m.Reader(context.Background(), bodyOff)); err != nil {
 		return nil, err
 	}
 	return &Tree{Root: p.root, Findings: p.findings, message: m}, nil
+}
+
+// unparsed returns the tree of a message that could not be taken apart.
+func (m *Message) unparsed(header *Header, bodyOff int64) *Tree {
+	return &Tree{
+		Root: &Part{Header: header, Type: "text/plain", Body: Range{bodyOff, m.Size()}, source: m},
+		Findings: []verdict.Finding{{
+			Symbol: symbolUnreadable, Kind: verdict.KindUnchecked, Scanner: verdict.FinderReader,
+			Description: "The message could not be taken apart because of a fault in the reader",
+		}},
+		message: m,
+	}
 }
 
 // parser splits a message in one pass over its lines. The parts that are open lie on
@@ -119,6 +135,7 @@ type parser struct {
 	parts    int
 	full     bool // maxParts was hit: nothing is split any more
 	findings []verdict.Finding
+	compared int // delimiter comparisons, for tests of the bound
 
 	off     int64 // where the current line begins
 	lastEnd int64 // length of the line end before it
@@ -255,6 +272,7 @@ func (p *parser) delimiter(line []byte) (int, bool) {
 	line = bytes.TrimRight(line, " \t\r\n")
 	for i := len(p.open) - 1; i >= 0; i-- {
 		b := p.open[i].boundary
+		p.compared++
 		if len(b) <= 2 || !bytes.HasPrefix(line, b) {
 			continue
 		}
@@ -325,8 +343,8 @@ func (p *parser) headerLine(f *frame, line []byte, amid bool) {
 		f.mboxLine = line[len(line)-1] != '\n' // the rest of an overlong one
 		return
 	}
-	continues := amid || len(p.field) > 0 && (line[0] == ' ' || line[0] == '\t')
 	_, _, isField := splitField(line)
+	continues := amid || len(p.field) > 0 && (line[0] == ' ' || line[0] == '\t' || !isField && lostFold(p.field, line))
 	switch {
 	case continues:
 	case isField:
@@ -351,6 +369,15 @@ func (p *parser) headerLine(f *frame, line []byte, amid bool) {
 	} else if len(p.field) == 0 {
 		p.field = append(p.field, ' ') // so that continuation lines are known as such
 	}
+}
+
+// lostFold reports whether line, which is no field, is a parameter that belongs to the
+// field before it and only lost the blank in front. Some programs that report
+// failed deliveries write so.
+func lostFold(field, line []byte) bool {
+	name, value, ok := bytes.Cut(bytes.TrimRight(line, " \t\r\n"), []byte("="))
+	return ok && len(name) > 0 && len(value) > 0 && !bytes.ContainsAny(name, " \t") &&
+		bytes.HasSuffix(bytes.TrimRight(field, " \t\r\n"), []byte(";"))
 }
 
 // endField keeps the field that was read; end is where the next line begins.

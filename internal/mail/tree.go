@@ -91,6 +91,9 @@ type Tree struct {
 	// Findings name what could not be read (KindUnchecked, Scanner
 	// verdict.FinderReader).
 	Findings []verdict.Finding
+	// Panic is what the parser panicked with and where, "" if it didn't: to be
+	// logged and counted. Such a message is one leaf and unchecked.
+	Panic string
 
 	message  *Message
 	mu       sync.Mutex // guards rendered
