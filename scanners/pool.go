@@ -56,6 +56,9 @@ type Pool struct {
 	log      *slog.Logger
 	panicked func(component string)
 	runs     sync.WaitGroup // goroutines of all runs
+
+	mu      sync.Mutex
+	stacked map[string]time.Time // when a scanner's stack was last logged; guarded by mu
 }
 
 // worker is one scanner with its slots.
@@ -69,7 +72,7 @@ type worker struct {
 
 // NewPool checks the entries and makes a pool, which owns the scanners from now on.
 func NewPool(o PoolOptions) (*Pool, error) {
-	p := &Pool{log: o.Log, panicked: o.Panicked}
+	p := &Pool{log: o.Log, panicked: o.Panicked, stacked: map[string]time.Time{}}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -105,6 +108,26 @@ func NewPool(o PoolOptions) (*Pool, error) {
 		p.stages[e.Stage-1] = append(p.stages[e.Stage-1], w)
 	}
 	return p, nil
+}
+
+// stackEvery is how often a scanner's stack is logged: who sends mail on which a
+// scanner crashes can't fill the log.
+const stackEvery = time.Minute
+
+// logPanic logs each panic, and of each scanner one stack a minute.
+func (p *Pool) logPanic(scanner, queueID string, err error, stack []byte) {
+	p.mu.Lock()
+	now := time.Now()
+	full := now.Sub(p.stacked[scanner]) >= stackEvery
+	if full {
+		p.stacked[scanner] = now
+	}
+	p.mu.Unlock()
+	attrs := []any{"scanner", scanner, "queue_id", queueID, "err", err}
+	if full {
+		attrs = append(attrs, "stack", string(stack))
+	}
+	p.log.Error("scanner panicked", attrs...)
 }
 
 // Probe asks each scanner that can be asked how its servers are, side by side,

@@ -159,8 +159,7 @@ func (t *task) call(ctx context.Context, in *Input, scan func(context.Context, *
 			t.pool.panicked("scanner_" + t.w.name)
 			err = &Error{ReasonPanic, fmt.Errorf("panic: %s", harmless(v))}
 			res = Result{}
-			t.pool.log.Error("scanner panicked", "scanner", t.w.name, "queue_id", in.Envelope.ID(),
-				"err", err, "stack", string(debug.Stack()))
+			t.pool.logPanic(t.w.name, in.Envelope.ID(), err, debug.Stack())
 		}
 	}()
 	res, err = scan(ctx, in)

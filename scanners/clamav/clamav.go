@@ -138,6 +138,7 @@ func New(o Options) (*Scanner, error) {
 		}
 		seen[e.name] = true
 		s.endpoints = append(s.endpoints, e)
+		s.metrics.setUp(e.name, false) // until it has answered
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop

@@ -1,8 +1,11 @@
 package clamav
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -12,7 +15,6 @@ import (
 	"sluice/internal/envelope"
 	"sluice/internal/mail"
 	"sluice/internal/testkit"
-	"sluice/internal/verdict"
 	"sluice/scanners"
 )
 
@@ -55,7 +57,7 @@ func scanner(t testing.TB, o Options) *Scanner {
 
 // attachment is a body with s as a base64 attachment.
 func attachment(s string) string {
-	return "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n" +
+	return "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n" +
 		base64.StdEncoding.EncodeToString([]byte(s)) + "\r\n--b--\r\n"
 }
 
@@ -119,5 +121,25 @@ func TestVersionAndProbe(t *testing.T) {
 	if err != nil || !strings.Contains(stats[0], "THREADS") {
 		t.Errorf("stats %q, %v", stats, err)
 	}
-	_ = verdict.KindVirus
+}
+
+// encryptedZip returns an archive whose one member says that it is encrypted.
+func encryptedZip(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	f, err := w.CreateHeader(&zip.FileHeader{Name: "figures.txt", Method: zip.Store})
+	if err == nil {
+		_, err = f.Write(bytes.Repeat([]byte("secret "), 20))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	z := b.Bytes()
+	// The general purpose flag, bit 0 (APPNOTE 4.4.4), in both headers.
+	for magic, at := range map[string]int{"PK\x03\x04": 6, "PK\x01\x02": 8} {
+		i := bytes.Index(z, []byte(magic))
+		z[i+at] |= 1
+	}
+	return z
 }

@@ -209,33 +209,3 @@ func TestField(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkScan(b *testing.B) {
-	c := testkit.StartClamd(b, testkit.ClamdOptions{TCP: true, DisableCache: true})
-	sp := spool(b)
-	body := strings.Repeat("a line of harmless text, as mail has\r\n", 5000/38)
-	for name, endpoint := range map[string]string{"FILDES": c.Endpoint(), "INSTREAM": c.TCPEndpoint()} {
-		s := scanner(b, Options{Endpoints: []string{endpoint}})
-		m := message(b, sp, body)
-		in := input(m, true)
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			before := ownCPU()
-			for b.Loop() {
-				if res, err := s.Scan(b.Context(), in); err != nil || !res.Complete {
-					b.Fatal(res, err)
-				}
-			}
-			b.ReportMetric(float64(ownCPU()-before)/float64(b.N)/1000, "cpu-us/op")
-		})
-	}
-}
-
-// ownCPU returns the CPU time of this process in nanoseconds.
-func ownCPU() int64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return u.Utime.Nano() + u.Stime.Nano()
-}
