@@ -11,7 +11,7 @@ import (
 
 // applied makes the changes as an MTA does that holds the fields below its own
 // Received, each change on what the ones before it left.
-func applied(t *testing.T, fields []mail.Field, changes []policy.FieldChange) []mail.Field {
+func applied(t testing.TB, fields []mail.Field, changes []policy.FieldChange) []mail.Field {
 	t.Helper()
 	out := append([]mail.Field{{Name: "Received", Value: " by mx.example.net"}}, fields...)
 	for _, c := range changes {

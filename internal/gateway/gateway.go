@@ -160,7 +160,7 @@ func (g *Gateway) Begin(env *envelope.Envelope) (*mail.Message, error) {
 		g.metrics.refused.WithLabelValues(refusedInFlight).Inc()
 		return nil, ErrBusy
 	}
-	if g.spool.Full() {
+	if g.spool == nil || g.spool.Full() {
 		g.metrics.refused.WithLabelValues(refusedSpool).Inc()
 		return nil, mail.ErrSpoolFull
 	}

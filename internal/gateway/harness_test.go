@@ -86,6 +86,9 @@ func (m *memory) Record(_ context.Context, r *Record) error {
 func (m *memory) Answered(id string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.panics {
+		panic("journal")
+	}
 	if m.answered == nil {
 		m.answered = map[string]error{}
 	}
@@ -94,7 +97,7 @@ func (m *memory) Answered(id string, err error) {
 
 // bench is a gateway with what a test looks at.
 type bench struct {
-	t        *testing.T
+	t        testing.TB
 	g        *Gateway
 	spool    *mail.Spool
 	journal  *memory
@@ -138,7 +141,7 @@ func (l *lines) messages(t *testing.T) []map[string]any {
 }
 
 // policies reads policies as from a file.
-func policies(t *testing.T, yaml string) func() *policy.Snapshot {
+func policies(t testing.TB, yaml string) func() *policy.Snapshot {
 	t.Helper()
 	s, problems := file.Parse("policy.yaml", []byte(yaml), file.Options{Delimiters: "+", Generation: 7})
 	if len(problems) > 0 {
@@ -147,7 +150,7 @@ func policies(t *testing.T, yaml string) func() *policy.Snapshot {
 	return func() *policy.Snapshot { return s }
 }
 
-func newPool(t *testing.T, ss ...fake) *scanners.Pool {
+func newPool(t testing.TB, ss ...fake) *scanners.Pool {
 	t.Helper()
 	var entries []scanners.Entry
 	for _, s := range ss {
@@ -165,7 +168,7 @@ func newPool(t *testing.T, ss ...fake) *scanners.Pool {
 }
 
 // newBench makes a gateway with these policies and scanners, and IDs id-1, id-2 ….
-func newBench(t *testing.T, yaml string, ss ...fake) *bench {
+func newBench(t testing.TB, yaml string, ss ...fake) *bench {
 	t.Helper()
 	spool, err := mail.NewSpool(mail.SpoolOptions{MemoryLimit: 64 << 20})
 	if err != nil {
@@ -215,7 +218,7 @@ func inbound(rcpts ...string) *envelope.Envelope {
 }
 
 // load reads a message of testdata and puts in what it must not hold at rest.
-func load(t *testing.T, name string) string {
+func load(t testing.TB, name string) string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {

@@ -150,11 +150,11 @@ func (g *Gateway) registerState(reg prometheus.Registerer) error {
 	return register(reg,
 		read("sluice_messages_in_flight", "Messages that are being worked on.", func() float64 { return float64(g.inFlight.Load()) }),
 		read("sluice_spool_bytes", "Bytes that messages in flight take, in memory and on disk.", func() float64 {
-			memory, disk := g.spool.Used()
+			memory, disk := g.spooled()
 			return float64(memory + disk)
 		}),
 		read("sluice_spool_disk_bytes", "Bytes that messages in flight take on disk.", func() float64 {
-			_, disk := g.spool.Used()
+			_, disk := g.spooled()
 			return float64(disk)
 		}),
 		read("sluice_policy_generation", "Generation of the policies in force, 0 while there are none.", func() float64 {
@@ -170,4 +170,11 @@ func (g *Gateway) registerState(reg prometheus.Registerer) error {
 			return 0
 		}),
 	)
+}
+
+func (g *Gateway) spooled() (memory, disk int64) {
+	if g.spool == nil {
+		return 0, 0
+	}
+	return g.spool.Used()
 }

@@ -110,6 +110,9 @@ func (r *Run) record(ctx context.Context) (err error) {
 // Answered is told whether the reply could be written. It counts, writes the log
 // line and releases the message.
 func (r *Run) Answered(err error) {
+	if r.released {
+		return
+	}
 	defer r.release()
 	took := r.g.now().Sub(r.ended)
 	r.count(took, err)
@@ -120,16 +123,17 @@ func (r *Run) Answered(err error) {
 // Abandon ends a message that had no end of message: it counts, writes the log
 // line and releases the message.
 func (r *Run) Abandon(reason string) {
+	if r.released {
+		return
+	}
 	defer r.release()
 	r.g.metrics.abandoned.Inc()
 	r.logAbandoned(reason)
 }
 
-// release waits for whoever reads the message and gives it back.
+// release waits for whoever reads the message and gives it back. It is deferred,
+// and recovers a panic of its caller.
 func (r *Run) release() {
-	if r.released {
-		return
-	}
 	r.released = true
 	if v := recover(); v != nil {
 		r.g.panicked(v, r.env, r.id)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -199,4 +200,24 @@ func TestFetchStatusWithoutADaemon(t *testing.T) {
 	if !errors.As(err, &op) {
 		t.Errorf("error %v", err)
 	}
+}
+
+func TestReadyAsksServersNoOftenerThanNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probes := 0
+		r := &Readiness{
+			Probe:    func(context.Context) []Endpoint { probes++; return []Endpoint{{Scanner: "clamav", Up: probes > 1}} },
+			Required: func() []string { return []string{"clamav"} },
+		}
+		r.Serving()
+		for range 10 {
+			if r.Ready(t.Context()) == nil {
+				t.Error("ready with no server up")
+			}
+		}
+		time.Sleep(probeAge)
+		if err := r.Ready(t.Context()); err != nil || probes != 2 {
+			t.Errorf("error %v after %d probes", err, probes)
+		}
+	})
 }
