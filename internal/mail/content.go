@@ -225,21 +225,15 @@ func (r *renderer) addURI(uri, path string) int {
 // space between them, makes other runs of white space one blank, and cuts what
 // is longer than maxParagraph, at a blank if there is one.
 func paragraphs(text string) []string {
-	var b strings.Builder
-	b.Grow(len(text))
+	b := make([]byte, 0, len(text))
 	for i := 0; i < len(text); {
-		n := blankLen(text[i:])
-		if n == 0 {
-			j := i + 1
-			for j < len(text) && text[j] > ' ' && text[j] != 0xc2 {
-				j++
-			}
-			b.WriteString(text[i:j])
-			i = j
+		if c := text[i]; c > ' ' && c != 0xc2 {
+			b = append(b, c)
+			i++
 			continue
 		}
 		j, first, last, lines := i, -1, -1, 0
-		for ; n > 0; n = blankLen(text[j:]) {
+		for n := blankLen(text[j:]); n > 0; n = blankLen(text[j:]) {
 			if text[j] == '\n' {
 				if first < 0 {
 					first = j
@@ -248,21 +242,25 @@ func paragraphs(text string) []string {
 			}
 			j += n
 		}
-		if lines < 2 {
-			b.WriteByte(' ')
-		} else {
+		switch {
+		case j == i: // some other control character, or the first byte of a letter
+			b = append(b, text[i])
+			j++
+		case lines < 2:
+			b = append(b, ' ')
+		default:
 			if first > i {
-				b.WriteByte(' ')
+				b = append(b, ' ')
 			}
-			b.WriteByte('\n')
+			b = append(b, '\n')
 			if last+1 < j {
-				b.WriteByte(' ')
+				b = append(b, ' ')
 			}
 		}
 		i = j
 	}
 	var all []string
-	for line := range strings.SplitSeq(b.String(), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		for len(line) > maxParagraph {
 			cut := strings.LastIndexByte(line[:maxParagraph+1], ' ') + 1
 			if cut == 0 {

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -224,7 +225,7 @@ func TestWorkIsLinear(t *testing.T) {
 			work := func(n int) int {
 				m := readMessage(t, c.head+strings.Repeat(c.unit, n))
 				p := newParser(m, m.Header(), m.bodyOff)
-				if err := p.run(m.Reader(t.Context(), m.bodyOff)); err != nil {
+				if err := p.run(bufio.NewReader(m.Reader(t.Context(), m.bodyOff))); err != nil {
 					t.Fatal(err)
 				}
 				return p.compared
@@ -280,6 +281,7 @@ func BenchmarkRendered(b *testing.B) {
 			m := readMessage(b, c.in)
 			b.SetBytes(m.Size())
 			b.ReportAllocs()
+			defer reportCPU(b)()
 			for b.Loop() {
 				tree, err := m.parse()
 				if err != nil {

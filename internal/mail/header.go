@@ -102,7 +102,7 @@ func (h *Header) Text(name string) string {
 // unfold removes line ends (RFC 5322 §2.2.3) and blanks at both ends.
 func unfold(v string) string {
 	if strings.ContainsAny(v, "\r\n") {
-		v = strings.NewReplacer("\r\n", "", "\n", "").Replace(v)
+		v = strings.ReplaceAll(strings.ReplaceAll(v, "\r\n", ""), "\n", "")
 	}
 	return strings.Trim(v, " \t\r\n")
 }

@@ -223,7 +223,8 @@ func parseCoding(v string) (string, coding) {
 	if i := strings.IndexAny(label, " \t\";,"); i > 0 {
 		label = label[:i]
 	}
-	switch strings.TrimSuffix(strings.NewReplacer("-", "", "_", "").Replace(label), "s") {
+	plain := strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(label, "-", ""), "_", ""), "s")
+	switch plain {
 	case "", "7bit", "8bit", "binary", "7", "8", "none", "identity", "unencoded", "usascii", "utf8", "plain", "text", "text/plain":
 		return label, codingIdentity
 	case "base64":

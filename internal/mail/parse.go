@@ -106,9 +106,16 @@ func (m *Message) parse() (tree *Tree, err error) {
 			tree.Panic = fmt.Sprintf("%v\n%s", cause, debug.Stack())
 		}
 	}()
-	if err := p.run(m.Reader(context.Background(), bodyOff)); err != nil {
+	br, ok := m.spool.lines.Get().(*bufio.Reader)
+	if !ok {
+		br = bufio.NewReaderSize(nil, parseBufferLen)
+	}
+	br.Reset(m.Reader(context.Background(), bodyOff))
+	if err := p.run(br); err != nil {
 		return nil, err
 	}
+	br.Reset(nil)
+	m.spool.lines.Put(br)
 	return &Tree{Root: p.root, Findings: p.findings, message: m}, nil
 }
 
@@ -209,8 +216,7 @@ func (p *parser) findKind(kind verdict.Kind, symbol, path, description string) {
 }
 
 // run reads the body to its end.
-func (p *parser) run(r io.Reader) error {
-	br := bufio.NewReaderSize(r, parseBufferLen)
+func (p *parser) run(br *bufio.Reader) error {
 	amid := false
 	for {
 		line, err := br.ReadSlice('\n')

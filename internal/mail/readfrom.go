@@ -125,6 +125,7 @@ func (m *Message) longHeader(lines *lineReader, field, line []byte, err error) e
 
 // copyLines writes the rest, unless err says that there is none.
 func (m *Message) copyLines(lines *lineReader, err error) error {
+	out := make([]byte, 0, 2*smallMessage) // many lines a write
 	for err == nil {
 		var line []byte
 		if lines.decided && !lines.convert {
@@ -132,11 +133,16 @@ func (m *Message) copyLines(lines *lineReader, err error) error {
 		} else {
 			line, err = lines.next()
 		}
-		if len(line) > 0 {
-			if _, werr := m.Write(line); werr != nil {
+		out = append(out, line...)
+		if len(out) >= smallMessage {
+			if _, werr := m.Write(out); werr != nil {
 				return werr
 			}
+			out = out[:0]
 		}
+	}
+	if _, werr := m.Write(out); werr != nil {
+		return werr
 	}
 	if errors.Is(err, io.EOF) {
 		return nil

@@ -37,6 +37,7 @@ type Spool struct {
 	// dir is the open directory, nil if nothing is kept on disk.
 	dir     *os.File
 	buffers [bufferClasses]sync.Pool
+	lines   sync.Pool // of *bufio.Reader, for the parser
 }
 
 // Errors of the spool that callers branch on.

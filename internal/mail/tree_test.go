@@ -505,6 +505,7 @@ func BenchmarkTree(b *testing.B) {
 			m := readMessage(b, text)
 			b.SetBytes(m.Size())
 			b.ReportAllocs()
+			defer reportCPU(b)()
 			for b.Loop() {
 				if _, err := m.parse(); err != nil {
 					b.Fatal(err)

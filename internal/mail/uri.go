@@ -10,17 +10,18 @@ import (
 func textURIs(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := 0; i < len(text); {
-			n := 0
-			switch text[i] | 0x20 {
-			case 'h', 'f', 'm', 'w':
-				if i == 0 || !isWord(text[i-1]) {
-					n = uriLen(text[i:])
-				}
+			// Both forms have one of these early: look for it, then back.
+			mark := strings.IndexAny(text[i:], ":.")
+			if mark < 0 {
+				return
 			}
+			mark += i
+			start, n := uriAround(text, i, mark)
 			if n == 0 {
-				i++
+				i = mark + 1
 				continue
 			}
+			i = start
 			uri := strings.TrimRight(text[i:i+min(n, maxURI)], ".,;:!?'\")]}*_")
 			if hasPrefixFold(uri, "www.") {
 				uri = "http://" + uri
@@ -31,6 +32,19 @@ func textURIs(text string) iter.Seq[string] {
 			i += n
 		}
 	}
+}
+
+// uriAround returns the address whose ':' after the scheme, or '.' after www, is at
+// mark and that begins at or after from, and its length; 0 if there is none.
+func uriAround(text string, from, mark int) (start, n int) {
+	start = mark
+	for start > from && mark-start < len("mailto") && isWord(text[start-1]) {
+		start--
+	}
+	if start > 0 && isWord(text[start-1]) {
+		return 0, 0
+	}
+	return start, uriLen(text[start:])
 }
 
 // uriLen returns the length of the address that s begins with, 0 if there is none.
