@@ -1,10 +1,14 @@
 package clamav
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,23 +29,37 @@ func BenchmarkScan(b *testing.B) {
 		way := map[bool]string{true: "FILDES", false: "INSTREAM"}[endpoint == c.Endpoint()]
 		s := scanner(b, Options{Endpoints: []string{endpoint}})
 		in := input(message(b, sp, body), true)
-		measured(b, way, func() {
+		measured(b, c, way, func() {
 			if res, err := s.Scan(b.Context(), in); err != nil || !res.Complete {
 				b.Fatal(res, err)
 			}
 		})
-		measured(b, "bare "+way, bare(b, s.endpoints[0], []byte(body)))
+		raw, err := io.ReadAll(in.Message.Reader(b.Context(), 0))
+		if err != nil {
+			b.Fatal(err)
+		}
+		measured(b, c, "bare "+way, bare(b, s.endpoints[0], raw))
+		if way == "FILDES" {
+			buf := new(buffer)
+			measured(b, c, "INSTREAM on the unix socket", func() {
+				m := in.Message
+				if a, err := s.endpoints[0].scanStream(b.Context(), m.Reader(b.Context(), 0), m.Size(), buf); err != nil || a.kind != answerClean {
+					b.Fatal(a, err)
+				}
+			})
+		}
 	}
 }
 
-func measured(b *testing.B, name string, f func()) {
+func measured(b *testing.B, c *testkit.Clamd, name string, f func()) {
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()
-		before := ownCPU()
+		before, clamd := ownCPU(), clamdCPU(b, c)
 		for b.Loop() {
 			f()
 		}
 		b.ReportMetric(float64(ownCPU()-before)/float64(b.N)/1000, "cpu-us/op")
+		b.ReportMetric(float64(clamdCPU(b, c)-clamd)/float64(b.N)/1000, "clamd-us/op")
 	})
 }
 
@@ -86,4 +104,21 @@ func ownCPU() int64 {
 		return 0
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// clamdCPU returns clamd's CPU time in nanoseconds, in steps of 10 ms.
+func clamdCPU(b *testing.B, c *testkit.Clamd) int64 {
+	b.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.PID()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	// proc(5): utime and stime are fields 14 and 15, the third comes after ") ".
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+2:]))
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		b.Fatal(err)
+	}
+	return (user + system) * 10_000_000
 }
