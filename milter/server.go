@@ -140,11 +140,12 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	defer cancel()
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
-	context.AfterFunc(accepting, func() {
+	closeAll := func() {
 		for _, l := range listeners {
-			_ = l.Close() // it is closed, or can't be
+			_ = l.Close() // it is closed then, or was before
 		}
-	})
+	}
+	context.AfterFunc(accepting, closeAll)
 
 	var acceptors, sessions sync.WaitGroup
 	errs := make([]error, len(listeners))
@@ -162,6 +163,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		})
 	}
 	acceptors.Wait()
+	closeAll() // sockets must be gone from their paths before Serve returns
 
 	s.drain()
 	done := make(chan struct{})
