@@ -12,12 +12,11 @@ import (
 
 // transaction is one message on its way through a MilterClient.
 type transaction struct {
-	c        *MilterClient
-	m        *MilterMail
-	result   MilterResult
-	rcpts    int // of which a RCPT was sent
-	taken    int // of which the filter refused none
-	accepted bool
+	c      *MilterClient
+	m      *MilterMail
+	result MilterResult
+	rcpts  int // for which a RCPT was sent
+	taken  int // that the filter didn't refuse
 }
 
 func (t *transaction) run(ctx context.Context) error {

@@ -26,6 +26,8 @@ type PostfixOptions struct {
 	// Chroot runs smtpd, cleanup and the others that Debian's master.cf has so with
 	// chroot y: paths of unix sockets are then relative to Postfix.Queue.
 	Chroot bool
+	// TLS offers STARTTLS with a certificate made for the occasion.
+	TLS bool
 	// Hostname is myhostname; "" means mx.example.org.
 	Hostname string
 	// Settings are further lines of main.cf; they win over ours. An empty value
@@ -100,9 +102,15 @@ func preparePostfix(dir string, options PostfixOptions) (*Postfix, error) {
 	if err := p.makeDirectories(); err != nil {
 		return nil, err
 	}
-	for name, content := range map[string]string{
-		"main.cf": p.mainCF(options), "master.cf": p.masterCF(options), "dynamicmaps.cf": "",
-	} {
+	files := map[string]string{"main.cf": p.mainCF(options), "master.cf": p.masterCF(options), "dynamicmaps.cf": ""}
+	if options.TLS {
+		pem, err := selfSigned(orString(options.Hostname, "mx.example.org"))
+		if err != nil {
+			return nil, err
+		}
+		files["key.pem"] = pem
+	}
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(p.Config, name), []byte(content), 0o644); err != nil {
 			return nil, err
 		}
@@ -184,7 +192,7 @@ func (p *Postfix) Queued() (map[string]int, error) {
 // Submit hands a message to sendmail(1) of this instance, as a program on the
 // machine does, from the given sender ("" is the null sender).
 func (p *Postfix) Submit(ctx context.Context, sender string, recipients []string, message []byte) error {
-	args := append([]string{"-C", p.Config, "-G", "-i", "-f", sender, "--"}, recipients...)
+	args := append([]string{"-C", p.Config, "-i", "-f", sender, "--"}, recipients...)
 	return p.tool(ctx, "/usr/sbin/sendmail", message, args...)
 }
 

@@ -11,6 +11,10 @@ import (
 // mainCF returns main.cf. The defaults of Postfix hold but for what a test can't
 // do with: DNS, the local machine's names and limits on clients.
 func (p *Postfix) mainCF(o PostfixOptions) string {
+	protocols := "ipv4"
+	if HasIPv6() {
+		protocols = "all"
+	}
 	settings := map[string]string{
 		"compatibility_level":   "3.6",
 		"config_directory":      p.Config,
@@ -26,7 +30,7 @@ func (p *Postfix) mainCF(o PostfixOptions) string {
 		"alias_database":        "",
 		"local_recipient_maps":  "",
 		"inet_interfaces":       "all",
-		"inet_protocols":        "ipv4",
+		"inet_protocols":        protocols,
 		"mynetworks":            "127.0.0.0/8",
 		"biff":                  "no",
 		"append_dot_mydomain":   "no",
@@ -55,6 +59,9 @@ func (p *Postfix) mainCF(o PostfixOptions) string {
 	if o.Relay == "" {
 		settings["default_transport"] = "retry:4.3.0 This server keeps its mail"
 		settings["relay_transport"] = settings["default_transport"]
+	}
+	if o.TLS {
+		maps.Copy(settings, map[string]string{"smtpd_tls_security_level": "may", "smtpd_tls_chain_files": p.Config + "/key.pem"})
 	}
 	if o.Feeder {
 		maps.Copy(settings, map[string]string{
