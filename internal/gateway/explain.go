@@ -146,10 +146,10 @@ func (e *Examination) explainFindings(p *printer) {
 // meanings say what a class is about, for people.
 var meanings = map[verdict.Class]string{
 	verdict.ClassClean:     "nothing stands against it",
-	verdict.ClassMarked:    "its score reaches mark_score",
+	verdict.ClassMarked:    "it looks like spam",
 	verdict.ClassUnchecked: "it has content that could not be looked at",
 	verdict.ClassFailed:    "a scanner that has to answer did not",
-	verdict.ClassSpam:      "its score reaches kill_score",
+	verdict.ClassSpam:      "its score reaches kill_score, or a list or its author's domain says so",
 	verdict.ClassAmbiguous: "mail programs would read it differently",
 	verdict.ClassBanned:    "it has content that the policy bans",
 	verdict.ClassVirus:     "it has malware in it",
@@ -161,7 +161,7 @@ func (e *Examination) explainDecision(p *printer, i int) {
 	if who == "" {
 		who = "anybody (no recipient was given)"
 	}
-	p.line("For %s: %s, because the message is %s (%s).", who, d.Action, d.Class, meanings[d.Class])
+	p.line("For %s: %s, because the message counts as %s (%s).", who, d.Action, d.Class, meanings[d.Class])
 	if d.Reason != "" {
 		p.line("  Reason: %s", d.Reason)
 	}

@@ -573,7 +573,7 @@ func TestExamineIsWhatFinishDoes(t *testing.T) {
 	if err := e.Explain(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"For kim@example.net: tag, because the message is marked", "SL_TEST", "X-Spam-Flag: YES", "built-in defaults"} {
+	for _, want := range []string{"For kim@example.net: tag, because the message counts as marked", "SL_TEST", "X-Spam-Flag: YES", "built-in defaults"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("explanation lacks %q:\n%s", want, out.String())
 		}

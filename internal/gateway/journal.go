@@ -25,6 +25,9 @@ type Record struct {
 	Verdict *verdict.Verdict
 	// Disposition is what the MTA is going to be told.
 	Disposition policy.Disposition
+	// Carried is what is really done for each recipient, in the order of
+	// Disposition.Decisions; nil if there is no decision.
+	Carried []verdict.Action
 	// PolicyGeneration is that of the policies that decided.
 	PolicyGeneration int64
 	// Class and Score are the worst of the recipients'.

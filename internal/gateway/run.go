@@ -103,6 +103,7 @@ func (r *Run) record(ctx context.Context) (err error) {
 		worst := e.Worst()
 		rec.Author, rec.Verdict, rec.PolicyGeneration = e.Author, e.Verdict, e.PolicyGeneration
 		rec.Class, rec.Score = worst.Class, worst.Score
+		rec.Carried = e.Outcome.Carried
 	}
 	return r.g.journal.Record(ctx, rec)
 }
