@@ -3,6 +3,7 @@ package envelope
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -52,11 +53,16 @@ var ErrNotAddress = errors.New("not a mail address (local@domain)")
 // dots (or a U-label), without blanks or controls.
 func ParseStrict(s string) (Address, error) {
 	a := Parse(s)
-	if a.Local == "" || a.raw != s || !validDomain(a.Domain) || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '<' || r == '>' }) {
+	unquotedAt := strings.IndexByte(s, '@') != strings.LastIndexByte(s, '@') && s[0] != '"'
+	if a.Local == "" || unquotedAt || len(s) > maxStrict || a.raw != s || !validDomain(a.Domain) || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '<' || r == '>' }) {
 		return Address{}, fmt.Errorf("%q: %w", s, ErrNotAddress)
 	}
 	return a, nil
 }
+
+// maxStrict bounds an address that a person wrote: a local part of 64 and a domain
+// of 255 bytes (RFC 5321 §4.5.3.1).
+const maxStrict = 64 + 1 + 255
 
 // ValidDomain reports whether s, in any case and as U- or A-label, is a domain
 // name that mail can be addressed to, or an address literal.
@@ -67,7 +73,8 @@ func validDomain(d string) bool {
 		return false
 	}
 	if strings.HasPrefix(d, "[") && strings.HasSuffix(d, "]") {
-		return len(d) > 2
+		_, err := netip.ParseAddr(strings.TrimPrefix(d[1:len(d)-1], "ipv6:"))
+		return err == nil
 	}
 	for label := range strings.SplitSeq(d, ".") {
 		if label == "" || len(label) > 63 {
@@ -83,11 +90,19 @@ func validDomain(d string) bool {
 	return true
 }
 
+// maxULabels bounds a domain that is turned into A-labels: 255 characters of at most
+// 4 bytes. The time it takes grows with the square of a label's length, and whoever
+// writes an address could write a long one.
+const maxULabels = 4 * 255
+
 // ALabel returns a domain in lower case, its international labels in ASCII form
 // (RFC 5890), without a trailing dot. A name that has no such form is returned
 // in lower case.
 func ALabel(domain string) string {
 	d := strings.ToLower(strings.TrimSuffix(domain, "."))
+	if len(d) > maxULabels {
+		return d
+	}
 	for i := range len(d) {
 		if d[i] >= 0x80 {
 			if a, err := idna.Lookup.ToASCII(d); err == nil {
@@ -157,7 +172,9 @@ func Keys(a Address, delimiters string) []string {
 				keys = append(keys, local[:i]+"@"+a.Domain)
 			}
 		}
-		keys = append(keys, "@"+a.Domain)
+		if a.Domain[0] != '.' { // no domain, and "@" before it would mean another key
+			keys = append(keys, "@"+a.Domain)
+		}
 		keys = append(keys, parents(a.Domain)...)
 	}
 	return append(keys, "@.")
@@ -171,9 +188,11 @@ func parents(domain string) []string {
 	if len(labels) > 20 {
 		labels = labels[len(labels)-20:]
 	}
-	keys := make([]string, len(labels))
-	for i := range labels {
-		keys[i] = "@." + strings.Join(labels[i:], ".")
+	keys := make([]string, 0, len(labels))
+	for i, l := range labels {
+		if l != "" {
+			keys = append(keys, "@."+strings.Join(labels[i:], "."))
+		}
 	}
 	return keys
 }
