@@ -24,7 +24,7 @@ const (
 // Components of sluice_panics_total.
 const (
 	componentGateway = "gateway"
-	componentSession = "session"
+	componentMilter  = "milter"
 )
 
 // Metrics are the gateway's own, and those that nobody else has: panics of all
@@ -99,7 +99,7 @@ func NewMetrics(reg prometheus.Registerer, b Build) (*Metrics, error) {
 	for _, r := range []string{bypassFailed, bypassUnchecked, bypassObserve} {
 		m.bypass.WithLabelValues(r)
 	}
-	for _, c := range []string{componentGateway, componentSession, "scanner_reader", "scanner_clamav", "scanner_rules"} {
+	for _, c := range []string{componentGateway, componentMilter, "scanner_reader", "scanner_clamav", "scanner_rules"} {
 		m.panics.WithLabelValues(c)
 	}
 	for _, r := range []string{refusedSpool, refusedInFlight} {
