@@ -21,7 +21,7 @@ func (h *handler) Body(*gomilter.Modifier) (gomilter.Response, error) {
 		if h.m == nil {
 			return h.refuse()
 		}
-		h.endHeader() // if the MTA left EOH out
+		h.chunk() // libmilter lets the end of message bring the last one
 		m := h.m
 		if m.failed.Code == 0 {
 			h.written(m.msg.Complete())

@@ -22,7 +22,8 @@ type command struct {
 	parameters []envelope.Parameter
 	// name and value are a header field's, its value with every byte that came.
 	name, value string
-	// chunk is a piece of the body, valid until the next command.
+	// chunk is a piece of the body, valid until the next command. The end of message may
+	// bring the last one.
 	chunk []byte
 }
 
@@ -40,7 +41,7 @@ func parseCommand(code gomilter.Code, data []byte) (command, bool) {
 		cmd.text, cmd.parameters, ok = parsePath(data)
 	case gomilter.CodeHeader:
 		cmd.name, cmd.value = parseField(data)
-	case gomilter.CodeBody:
+	case gomilter.CodeBody, gomilter.CodeEOB:
 		cmd.chunk = data
 	}
 	return cmd, ok

@@ -124,8 +124,10 @@ func TestDefectShutdownAtEndOfMessageLosesMail(t *testing.T) {
 		sink := testkit.StartSink(t, testkit.SinkOptions{})
 		postfix := testkit.StartPostfix(t, testkit.PostfixOptions{Relay: sink.Addr(), SMTPDMilters: "inet:" + f.addr})
 		for name, finish := range map[string]func(context.Context, *fakeRun) policy.Disposition{
-			"panic":    func(context.Context, *fakeRun) policy.Disposition { panic("boom") },
-			"bad code": func(context.Context, *fakeRun) policy.Disposition { return policy.Disposition{Reply: policy.Reply{Code: 4}} },
+			"panic": func(context.Context, *fakeRun) policy.Disposition { panic("boom") },
+			"bad code": func(context.Context, *fakeRun) policy.Disposition {
+				return policy.Disposition{Reply: policy.Reply{Code: 4}}
+			},
 			"nobody left": func(context.Context, *fakeRun) policy.Disposition {
 				return policy.Disposition{RemoveRecipients: []string{"r@example.org"}}
 			},

@@ -70,7 +70,7 @@ func (h *handler) guard(f func() gomilter.Response) (resp gomilter.Response, err
 	defer func() {
 		if v := recover(); v != nil {
 			h.panicked(v)
-			h.fail(h.unavailable(), "panic")
+			h.fail(failedInternal, h.unavailable(), "panic")
 			resp = h.refuse()
 		}
 		if !h.c.due {
@@ -151,8 +151,7 @@ func (h *handler) MailFrom(string, *gomilter.Modifier) (gomilter.Response, error
 // begin asks for admission and for a message to write to.
 func (h *handler) begin(m *message) {
 	if !h.admit() {
-		h.o.Metrics.refused.WithLabelValues(refusedOverLimit).Inc()
-		h.fail(h.refusal(451, "4.3.2", "Too many connections, try again later"), "too many connections")
+		h.fail(failedOverLimit, h.refusal(451, "4.3.2", "Too many connections, try again later"), "too many connections")
 		return
 	}
 	msg, err := h.o.Gateway.Begin(m.env)
@@ -160,12 +159,7 @@ func (h *handler) begin(m *message) {
 		err = errors.New("gateway gave no message")
 	}
 	if err != nil {
-		h.o.Metrics.refused.WithLabelValues(refusedBegin).Inc()
-		reply := h.unavailable()
-		if errors.Is(err, mail.ErrSpoolFull) {
-			reply = h.refusal(451, "4.3.1", "Insufficient storage, try again later")
-		}
-		h.fail(reply, err.Error())
+		h.written(err)
 		return
 	}
 	m.msg = msg
@@ -209,12 +203,12 @@ func (h *handler) RcptTo(string, *gomilter.Modifier) (gomilter.Response, error) 
 		case m == nil || m.failed.Code != 0:
 			return h.refuse()
 		case len(m.env.Recipients) >= h.o.MaxRecipients || m.bytes+cost(&h.c.cmd) > h.o.MaxEnvelopeBytes:
-			h.o.Metrics.refused.WithLabelValues(refusedRecipients).Inc()
 			reply := h.refusal(452, "4.5.3", "Too many recipients")
 			if m.env.Local { // part of the mail can't be refused there
-				h.fail(reply, "too many recipients")
+				h.fail(failedRecipients, reply, "too many recipients")
 				return gomilter.RespContinue
 			}
+			h.o.Metrics.recipients.Inc()
 			return customReply(reply)
 		}
 		m.bytes += cost(&h.c.cmd)
@@ -231,11 +225,11 @@ func (h *handler) Header(string, string, *gomilter.Modifier) (gomilter.Response,
 			return h.content()
 		}
 		if m.headerDone {
-			h.fail(h.unavailable(), "header field after the end of the header")
+			h.fail(failedInternal, h.unavailable(), "header field after the end of the header")
 			return h.content()
 		}
 		if m.fields++; m.fields > h.o.MaxHeaderFields {
-			h.fail(h.refusal(552, "5.3.4", "Message has too many header fields"), "too many header fields")
+			h.fail(failedTooLarge, h.refusal(552, "5.3.4", "Message has too many header fields"), "too many header fields")
 			return h.content()
 		}
 		value := h.c.cmd.value
@@ -258,13 +252,18 @@ func (h *handler) Headers(textproto.MIMEHeader, *gomilter.Modifier) (gomilter.Re
 // BodyChunk implements gomilter.Milter.
 func (h *handler) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) {
 	return h.guard(func() gomilter.Response {
-		h.endHeader() // if the MTA left EOH out
-		if h.m != nil && h.m.failed.Code == 0 {
-			_, err := h.m.msg.Write(h.c.cmd.chunk)
-			h.written(err)
-		}
+		h.chunk()
 		return h.content()
 	})
+}
+
+// chunk adds the command's piece of the body to the message.
+func (h *handler) chunk() {
+	h.endHeader() // if the MTA left EOH out
+	if h.m != nil && h.m.failed.Code == 0 && len(h.c.cmd.chunk) > 0 {
+		_, err := h.m.msg.Write(h.c.cmd.chunk)
+		h.written(err)
+	}
 }
 
 // content is the reply to a piece of the message: what is wrong with it is told at its end.
@@ -287,30 +286,33 @@ func (h *handler) endHeader() {
 	}
 	m.env.QueueID, m.env.Macros = h.c.macros.get("i"), h.c.macros.all()
 	if m.run = h.o.Gateway.Start(m.ctx, m.env, m.msg); m.run == nil {
-		h.fail(h.unavailable(), "gateway gave no run")
+		h.fail(failedInternal, h.unavailable(), "gateway gave no run")
 	}
 }
 
-// written turns an error of the spool into the reply that the message will get.
+// written turns an error of the spool, or of the gateway that could not begin, into the
+// reply that the message will get.
 func (h *handler) written(err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, mail.ErrTooLarge):
-		h.fail(h.refusal(552, "5.3.4", "Message is too large"), "too large")
+		h.fail(failedTooLarge, h.refusal(552, "5.3.4", "Message is too large"), "too large")
 	case errors.Is(err, mail.ErrSpoolFull):
-		h.fail(h.refusal(451, "4.3.1", "Insufficient storage, try again later"), "spool is full")
+		h.fail(failedSpoolFull, h.refusal(451, "4.3.1", "Insufficient storage, try again later"), "spool is full")
 	default:
-		h.fail(h.unavailable(), err.Error())
+		h.fail(failedInternal, h.unavailable(), err.Error())
 	}
 }
 
-// fail gives the message in hand up, in favour of a reply; the first counts.
-func (h *handler) fail(reply policy.Reply, reason string) {
+// fail gives the message in hand up, in favour of a reply; the first counts. label is for
+// the metric, reason for the log and the run.
+func (h *handler) fail(label string, reply policy.Reply, reason string) {
 	m := h.m
 	if m == nil || m.failed.Code != 0 {
 		return
 	}
 	m.failed = reply
+	h.o.Metrics.failed.WithLabelValues(label).Inc()
 	level := slog.LevelWarn
 	if reply.Code >= 500 {
 		level = slog.LevelInfo

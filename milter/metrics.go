@@ -6,17 +6,22 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	connections  prometheus.Gauge
 	malformed    *prometheus.CounterVec
-	refused      *prometheus.CounterVec
+	failed       *prometheus.CounterVec
+	recipients   prometheus.Counter
 	aborted      prometheus.Counter
 	acceptErrors prometheus.Counter
 }
 
-// Values of the label reason of sluice_milter_refused_total.
+// Values of the label reason of sluice_milter_failed_messages_total.
 const (
-	refusedOverLimit  = "over_limit" // a message past the connection limit
-	refusedBegin      = "begin"      // a message that the gateway could not begin
-	refusedRecipients = "recipients" // a recipient past the limit
+	failedOverLimit  = "over_limit" // past the connection limit
+	failedSpoolFull  = "spool_full" // no room in memory and on disk
+	failedTooLarge   = "too_large"  // over the size limit, or too many header fields
+	failedRecipients = "recipients" // too many, in local submission
+	failedInternal   = "internal"   // a panic, or a gateway that could not begin
 )
+
+var failures = [...]string{failedOverLimit, failedSpoolFull, failedTooLarge, failedRecipients, failedInternal}
 
 // NewMetrics makes the metrics and registers them with reg, unless it is nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -27,9 +32,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		malformed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_milter_malformed_frames_total", Help: "Frames that broke the milter protocol and ended their session.",
 		}, []string{"reason"}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sluice_milter_refused_total", Help: "Messages (over_limit, begin) and recipients that were answered 4xx before the content was seen.",
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_milter_failed_messages_total", Help: "Messages that the session itself refused, without a verdict.",
 		}, []string{"reason"}),
+		recipients: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_milter_refused_recipients_total", Help: "Recipients past the limit of a message, answered 452.",
+		}),
 		aborted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_milter_lost_connections_total", Help: "Connections that ended while a message was under way.",
 		}),
@@ -40,11 +48,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, r := range malformedReasons {
 		m.malformed.WithLabelValues(r)
 	}
-	for _, r := range []string{refusedOverLimit, refusedBegin, refusedRecipients} {
-		m.refused.WithLabelValues(r)
+	for _, r := range failures {
+		m.failed.WithLabelValues(r)
 	}
 	if reg != nil {
-		reg.MustRegister(m.connections, m.malformed, m.refused, m.aborted, m.acceptErrors)
+		reg.MustRegister(m.connections, m.malformed, m.failed, m.recipients, m.aborted, m.acceptErrors)
 	}
 	return m
 }

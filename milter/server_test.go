@@ -1,10 +1,12 @@
 package milter
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	gomilter "github.com/emersion/go-milter"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -163,7 +166,7 @@ func TestPastTheConnectionLimit(t *testing.T) {
 		}
 		held = append(held, m)
 	}
-	if got := testutil.ToFloat64(f.server.o.Metrics.refused.WithLabelValues(refusedOverLimit)); got != 2 {
+	if got := testutil.ToFloat64(f.server.o.Metrics.failed.WithLabelValues(failedOverLimit)); got != 2 {
 		t.Errorf("counted %v", got)
 	}
 	// A further one waits in the backlog until one of those goes.
@@ -492,7 +495,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("connections %v", got)
 	}
 	// All label values start at zero.
-	if n, err := testutil.GatherAndCount(reg); err != nil || n != 3+len(malformedReasons)+3 {
+	if n, err := testutil.GatherAndCount(reg); err != nil || n != 4+len(malformedReasons)+len(failures) {
 		t.Errorf("%d series, %v", n, err)
 	}
 }
@@ -510,6 +513,45 @@ func TestNoCredentialInTheLog(t *testing.T) {
 	if s := f.logs.String(); strings.Contains(s, "secret") || !strings.Contains(s, "sender=s@example.net") {
 		t.Errorf("log: %s", s)
 	}
+}
+
+// What the handler forgets to answer is answered 451, and what it says where nothing is due
+// goes nowhere: the MTA never takes one reply for another.
+func TestRepliesAreCounted(t *testing.T) {
+	mine, theirs := net.Pipe()
+	o := (&Options{}).withDefaults()
+	logs := &logBuffer{}
+	c := newConn(theirs, &o, slog.New(slog.NewTextHandler(logs, nil)))
+	c.closing = func(error) {}
+	lib := &gomilter.Server{NewMilter: func() gomilter.Milter { return wayward{} }}
+	if err := lib.Serve(&oneShot{c: c}); err == nil {
+		t.Fatal("no error")
+	}
+	mine.SetDeadline(time.Now().Add(patience))
+	m := &mta{t: t, conn: mine, r: bufio.NewReader(mine)}
+	m.negotiate(postfixOffer)
+	m.write('L', "A\x001\x00")          // answered with reject
+	m.write('M', "<s@example.net>\x00") // not answered
+	go mine.Write(appendFrame(nil, 'R', "<r@example.org>\x00"))
+	if got := m.read(); got != "t" {
+		t.Errorf("MAIL: reply %q", got)
+	}
+	if got := m.read(); got != "c" {
+		t.Errorf("RCPT: reply %q", got)
+	}
+	mine.Close()
+	<-c.ended
+	if s := logs.String(); !strings.Contains(s, "command got no reply") || !strings.Contains(s, "reply where none is due was dropped") {
+		t.Errorf("log: %s", s)
+	}
+}
+
+// wayward answers header fields, and MAIL not at all.
+type wayward struct{ gomilter.NoOpMilter }
+
+func (wayward) MailFrom(string, *gomilter.Modifier) (gomilter.Response, error) { return nil, nil }
+func (wayward) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
+	return gomilter.RespReject, nil
 }
 
 func ExampleParseEndpoint() {

@@ -402,7 +402,7 @@ func TestNothingOfAFieldGoesUnseen(t *testing.T) {
 	}
 }
 
-func TestEndOfHeaderMayBeLeftOut(t *testing.T) {
+func TestPiecesMayBeLeftOutOrComeLate(t *testing.T) {
 	f := start(t, nil)
 	m := dial(t, f.addr, postfixOffer)
 	m.greet()
@@ -421,7 +421,14 @@ func TestEndOfHeaderMayBeLeftOut(t *testing.T) {
 	if got := m.end(); got[0] != "a" {
 		t.Fatal(got)
 	}
-	for i, want := range []string{"A: 1\r\n\r\n", "A: 1\r\n\r\nbody\r\n", "\r\n"} {
+	// libmilter takes the last piece of the body from the end of message.
+	m.begin("s@example.net", "r@example.org")
+	m.content(nil, "first\r\n")
+	m.write('E', "last\r\n")
+	if got := m.verdict(); got[0] != "a" {
+		t.Fatal(got)
+	}
+	for i, want := range []string{"A: 1\r\n\r\n", "A: 1\r\n\r\nbody\r\n", "\r\n", "\r\nfirst\r\nlast\r\n"} {
 		if r := f.run(i); r.raw != want {
 			t.Errorf("message %d: %q", i+1, r.raw)
 		}
