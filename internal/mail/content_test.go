@@ -88,8 +88,9 @@ func TestRendered(t *testing.T) {
 func TestHTMLFacts(t *testing.T) {
 	got := render(t, "Content-Type: text/html\n\n<img><IMG/><a>x</a><form></form><iframe></iframe><script></script>"+
 		"seen<div style='Display : none !important'>a<div>b</div>c</div>seen<p hidden>d<p>seen<span style=\"font-size:0px;color:red\">e</span>"+
+		"<table style='font-size:0'><td>g<p style='font-size:14px'>seen</p></td></table><div style='max-height:0;overflow:hidden'>h</div><div style='max-height:0'>seen</div></nothing>"+
 		"<b style='font-size:0.9em'>seen</b><i style='opacity:0'>f</i><br style='display:none'>seen").HTML
-	want := HTMLFacts{Parts: 1, Images: 2, Links: 1, Forms: 1, Scripts: 1, Iframes: 1, Hidden: 6, HiddenText: "abcdef"}
+	want := HTMLFacts{Parts: 1, Images: 2, Links: 1, Forms: 1, Scripts: 1, Iframes: 1, Hidden: 8, HiddenText: "abcdeghf"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -207,6 +208,18 @@ func TestRenderedIsSharedAndCounted(t *testing.T) {
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Whatever is left open, text is looked at and the list of open elements stays short.
+func TestHTMLNesting(t *testing.T) {
+	r := &renderer{left: maxTextMessage, seen: map[string]int{}}
+	in := strings.Repeat("<div>", 10_000) + "seen" + strings.Repeat("</b>", 10_000) + "<a href=http://example.org/>x"
+	if err := r.html(t.Context(), "", in); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(paragraphs(r.text.String()), ""); strings.TrimSpace(got) != "seenx" || len(r.content.URIs) != 1 || r.content.HTML.Hidden != 0 {
+		t.Errorf("got %q, %v, %+v", got, r.content.URIs, r.content.HTML)
 	}
 }
 

@@ -59,10 +59,35 @@ type htmlReader struct {
 	pre       int
 	link      int // index of the open link in content.URIs, -1 if none
 	linkText  strings.Builder
-	// hiddenBy is the element that hides what is inside it; depth counts those of
-	// its name that are open inside, itself included.
-	hiddenBy string
-	depth    int
+	open      []element
+}
+
+// element is an open element, with what holds for the text in it.
+type element struct {
+	name string
+	// hidden can't be undone by an element inside, zeroFont can: newsletters often
+	// set a size of 0 around a table and another one in its cells.
+	hidden, zeroFont bool
+}
+
+// maxOpen bounds the open elements that are kept, maxImplied those that one end
+// tag closes.
+const (
+	maxOpen    = 256
+	maxImplied = 64
+)
+
+// hides reports whether text isn't shown here.
+func (h *htmlReader) hides() bool {
+	top := h.top()
+	return top.hidden || top.zeroFont
+}
+
+func (h *htmlReader) top() element {
+	if n := len(h.open); n > 0 {
+		return h.open[n-1]
+	}
+	return element{}
 }
 
 func (h *htmlReader) token(token html.TokenType) {
@@ -92,7 +117,7 @@ func (h *htmlReader) write(s string) {
 		}
 		h.linkText.WriteString(cut)
 	}
-	if h.hiddenBy != "" && strings.TrimSpace(s) != "" {
+	if h.hides() && strings.TrimSpace(s) != "" {
 		h.content.HTML.Hidden += len(s)
 		if room := maxHiddenText - h.hidden.Len(); room > 0 {
 			h.hidden.WriteString(strings.ToValidUTF8(s[:min(len(s), room)], ""))
@@ -125,7 +150,7 @@ func (h *htmlReader) startTag(name string, more bool) {
 	case "iframe":
 		facts.Iframes++
 	}
-	hides := false
+	var look style
 	for more {
 		var key, value []byte
 		key, value, more = h.tokenizer.TagAttr()
@@ -136,12 +161,12 @@ func (h *htmlReader) startTag(name string, more bool) {
 				h.link = i
 			}
 		case "style":
-			hides = hides || hidingStyle(string(value))
+			look.read(string(value))
 		case "hidden":
-			hides = true
+			look.hidden = true
 		}
 	}
-	h.hide(name, hides)
+	h.push(name, look)
 	switch name {
 	case "script", "style":
 		h.skip = name
@@ -161,11 +186,7 @@ func (h *htmlReader) endTag(name string) {
 	if h.skip == name {
 		h.skip = ""
 	}
-	if name == h.hiddenBy {
-		if h.depth--; h.depth == 0 {
-			h.hiddenBy = ""
-		}
-	}
+	h.pop(name)
 	switch name {
 	case "a":
 		h.endLink()
@@ -188,28 +209,47 @@ func (h *htmlReader) endLink() {
 	h.linkText.Reset()
 }
 
-// hide keeps track of the element that hides text.
-func (h *htmlReader) hide(name string, hides bool) {
+// push opens an element.
+func (h *htmlReader) push(name string, look style) {
 	switch name {
 	case "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr":
 		return // they have no content
 	case "p", "li", "td", "th", "tr", "dt", "dd", "option":
-		if name == h.hiddenBy { // the next one ends the one before
-			h.hiddenBy, h.depth = "", 0
+		if h.top().name == name { // the next one ends the one before
+			h.open = h.open[:len(h.open)-1]
 		}
 	}
-	switch {
-	case name == h.hiddenBy:
-		h.depth++
-	case h.hiddenBy == "" && hides:
-		h.hiddenBy, h.depth = name, 1
+	if len(h.open) >= maxOpen {
+		return
+	}
+	e := h.top()
+	e.name = name
+	e.hidden = e.hidden || look.hidden
+	if look.sized {
+		e.zeroFont = look.zeroFont
+	}
+	h.open = append(h.open, e)
+}
+
+// pop closes the innermost element of that name, and those inside it; an end
+// tag without an element does nothing.
+func (h *htmlReader) pop(name string) {
+	for i := len(h.open) - 1; i >= 0 && i >= len(h.open)-maxImplied; i-- {
+		if h.open[i].name == name {
+			h.open = h.open[:i]
+			return
+		}
 	}
 }
 
-// hidingStyle reports whether a style attribute hides the element's text.
-func hidingStyle(style string) bool {
-	style = strings.ToLower(style[:min(len(style), maxURI)])
-	for declaration := range strings.SplitSeq(style, ";") {
+// style is what a style attribute says of whether text is shown.
+type style struct{ hidden, sized, zeroFont bool }
+
+// read takes the declarations of a style attribute.
+func (s *style) read(css string) {
+	css = strings.ToLower(css[:min(len(css), maxURI)])
+	noHeight, cut := false, false
+	for declaration := range strings.SplitSeq(css, ";") {
 		property, value, ok := strings.Cut(declaration, ":")
 		if !ok {
 			continue
@@ -217,25 +257,28 @@ func hidingStyle(style string) bool {
 		value = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "!important"))
 		switch strings.TrimSpace(property) {
 		case "display":
-			if value == "none" {
-				return true
-			}
+			s.hidden = s.hidden || value == "none"
 		case "visibility":
-			if value == "hidden" || value == "collapse" {
-				return true
-			}
+			s.hidden = s.hidden || value == "hidden" || value == "collapse"
 		case "mso-hide":
-			if value == "all" {
-				return true
-			}
-		case "font-size", "opacity", "max-height":
-			number := strings.TrimRight(value, "abcdefghijklmnopqrstuvwxyz% ")
-			if number != "" && strings.Trim(number, "0.") == "" {
-				return true
-			}
+			s.hidden = s.hidden || value == "all"
+		case "opacity":
+			s.hidden = s.hidden || isZero(value)
+		case "font-size":
+			s.sized, s.zeroFont = true, isZero(value)
+		case "height", "max-height":
+			noHeight = noHeight || isZero(value)
+		case "overflow":
+			cut = cut || value == "hidden"
 		}
 	}
-	return false
+	s.hidden = s.hidden || noHeight && cut
+}
+
+// isZero reports whether a CSS number, with or without a unit, is 0.
+func isZero(value string) bool {
+	number := strings.TrimRight(value, "abcdefghijklmnopqrstuvwxyz% ")
+	return number != "" && strings.Trim(number, "0.") == ""
 }
 
 // collapse makes runs of white space one blank; no-break spaces stay.

@@ -344,7 +344,7 @@ func (p *parser) push(parent *Part, f *frame, start int64) bool {
 func (p *parser) headerLine(f *frame, line []byte, amid bool) {
 	mbox := f.mboxLine
 	f.mboxLine = false
-	if mbox && (bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))) {
+	if mbox && isMboxLine(line) {
 		f.part.Header.Range = Range{p.off + int64(len(line)), p.off + int64(len(line))}
 		f.mboxLine = line[len(line)-1] != '\n' // the rest of an overlong one
 		return

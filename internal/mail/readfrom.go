@@ -38,7 +38,7 @@ func (m *Message) ReadFrom(r io.Reader) (int64, error) {
 func (m *Message) readFrom(r *bufio.Reader) error {
 	lines := lineReader{r: r}
 	line, err := lines.next()
-	if bytes.HasPrefix(line, []byte("From ")) {
+	if isMboxLine(line) {
 		for err == nil && !bytes.HasSuffix(line, []byte("\n")) {
 			line, err = lines.next()
 		}
@@ -104,6 +104,13 @@ func (m *Message) readFrom(r *bufio.Reader) error {
 		}
 		line, err = lines.next()
 	}
+}
+
+// isMboxLine reports whether a line is what mbox files have between messages,
+// quoted or not, and not the field "From :".
+func isMboxLine(line []byte) bool {
+	_, _, isField := splitField(line)
+	return !isField && bytes.HasPrefix(bytes.TrimPrefix(line, []byte(">")), []byte("From "))
 }
 
 // longHeader ends the header at a field longer than a header section may be:

@@ -353,6 +353,24 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// The disk has no room for a message that has to leave memory.
+func TestDiskFullWhileMoving(t *testing.T) {
+	s := newSpool(t, 512<<10, 256<<10)
+	m := newMessage(t, s)
+	want := randomBytes(400<<10, 5)
+	writeAll(t, m, want, 65_535)
+	if _, err := m.Write(make([]byte, 200<<10)); !errors.Is(err, ErrSpoolFull) {
+		t.Fatalf("got %v", err)
+	}
+	got := make([]byte, len(want))
+	if _, err := m.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("what had arrived can't be read: %v", err)
+	}
+	if m.Size() != int64(len(want)) {
+		t.Errorf("size %d", m.Size())
+	}
+}
+
 // Whatever is done to messages in whatever order, the counters end at zero.
 func TestRoomGoesBackExactly(t *testing.T) {
 	s := newSpool(t, mib, 2*mib)
@@ -510,6 +528,7 @@ func TestReadFrom(t *testing.T) {
 		{"lf becomes crlf", "A: 1\n 2\n\nbody\nx", "A: 1\r\n 2\r\n\r\nbody\r\nx", "A"},
 		{"crlf file keeps lone lf and cr", "A: 1\r\n\r\nx\ny\rz\x00", "A: 1\r\n\r\nx\ny\rz\x00", "A"},
 		{"mbox line", "From lee@example.org Mon\nA: 1\n\nb\n", "A: 1\r\n\r\nb\r\n", "A"},
+		{"field From with a blank", "From : lee@example.org\n\nb\n", "From : lee@example.org\r\n\r\nb\r\n", "From"},
 		{"blank fold continues", "A: 1,\n \n\t2\nB: 3\n\nb", "A: 1,\r\n \r\n\t2\r\nB: 3\r\n\r\nb", "A B"},
 		{"a line that is no field", "A: 1\nnot a field\nB: 2\n", "A: 1\r\n\r\nnot a field\r\nB: 2\r\n", "A"},
 		{"header only", "A: 1\n", "A: 1\r\n\r\n", "A"},
@@ -540,6 +559,39 @@ func TestReadFrom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What ReadFrom made is read the same again.
+func FuzzReadFrom(f *testing.F) {
+	for _, s := range []string{"From x\nA: 1\n b\n\nc\n", "A: 1\r\n\nb\n", "A\n", "\n", ">From : x\n", "A: 1\r\n \r\nB:\rx\n\r\n\x00"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		s := newSpool(t, 64*mib, 0)
+		read := func(p []byte) (*Message, []byte) {
+			m := newMessage(t, s)
+			n, err := m.ReadFrom(bytes.NewReader(p))
+			if err != nil || n != int64(len(p)) {
+				t.Fatalf("%d of %d bytes, %v", n, len(p), err)
+			}
+			got, err := io.ReadAll(m.Reader(t.Context(), 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m, got
+		}
+		first, once := read(in)
+		if lost := len(in) - len(once); lost > 0 && !bytes.HasPrefix(in, []byte("From ")) && !bytes.HasPrefix(in, []byte(">From ")) {
+			t.Fatalf("%d bytes are lost", lost)
+		}
+		second, twice := read(once)
+		if !bytes.Equal(once, twice) {
+			t.Fatalf("once %q, twice %q", once, twice)
+		}
+		if a, b := first.Header(), second.Header(); fmt.Sprint(a.Fields) != fmt.Sprint(b.Fields) || a.Range != b.Range {
+			t.Fatalf("fields %v, then %v", a, b)
+		}
+	})
 }
 
 func TestReadFromTrouble(t *testing.T) {

@@ -125,7 +125,7 @@ func checkAccount(t testing.TB, tree *Tree, in string) {
 		}
 		for line := range bytes.Lines(gap) {
 			text := string(bytes.TrimRight(line, "\r\n"))
-			if strings.TrimSpace(text) != "" && !strings.HasPrefix(text, "--") && !strings.HasPrefix(strings.TrimPrefix(text, ">"), "From ") {
+			if strings.TrimSpace(text) != "" && !strings.HasPrefix(text, "--") && !isMboxLine(line) {
 				t.Fatalf("%s: %q unaccounted for in %.2000q", what, text, in)
 			}
 		}
@@ -325,6 +325,24 @@ func TestTreeEnds(t *testing.T) {
 				t.Errorf("%s: got %v", c.name, err)
 			}
 		}
+	}
+}
+
+// A fault of the parser makes the message unchecked, not the daemon dead.
+func TestParserPanics(t *testing.T) {
+	m := readMessage(t, "A: 1\n\nbody\n")
+	spool := m.spool
+	m.spool = nil // whatever goes wrong first
+	tree, err := m.parse()
+	m.spool = spool
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := outline(t, tree), " text/plain \"body\\r\\n\"\n! MIME_UNREADABLE \n"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if !strings.Contains(tree.Panic, "nil pointer") || !strings.Contains(tree.Panic, "parse.go") {
+		t.Errorf("panic %q", tree.Panic)
 	}
 }
 
