@@ -60,13 +60,14 @@ func (a *app) check(ctx context.Context) error {
 		if len(problems) == 0 {
 			r.fine = append(r.fine, cfg.Source.String())
 		}
+		r.checkSystem(cfg)
+		r.problems.Sort()
 		if !hasProblem("policy.file") && cfg.Policy.Source == "file" {
 			r.checkPolicies(cfg)
 		}
 		if !hasProblem("scanners.rules.paths") && cfg.Scanners.Rules.On {
 			r.checkRules(cfg, a.verbose)
 		}
-		r.checkSystem(cfg)
 		if !hasProblem("scanners.clamav") && cfg.Scanners.ClamAV.On {
 			r.checkClamAV(ctx, cfg)
 		}

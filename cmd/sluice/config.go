@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"sluice/internal/config"
@@ -21,8 +19,7 @@ What to do next: with -v it says which file was used; docs/config.md explains th
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if defaults {
-				_, err := fmt.Fprint(a.out, config.DefaultYAML())
-				return err
+				return a.print(config.DefaultYAML())
 			}
 			cfg, err := a.loadGood()
 			if err != nil {
@@ -34,12 +31,11 @@ What to do next: with -v it says which file was used; docs/config.md explains th
 					text = "# nothing differs from the built-in values\n"
 				}
 			}
-			_, err = fmt.Fprint(a.out, text)
-			return err
+			return a.print(text)
 		},
 	}
 	c.Flags().BoolVarP(&differing, "non-default", "n", false, "only what differs from the built-in values")
 	c.Flags().BoolVarP(&defaults, "defaults", "d", false, "the built-in values")
-	c.MarkFlagsMutuallyExclusive("non-default", "defaults")
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error { return exclusive(cmd, "non-default", "defaults") }
 	return c
 }

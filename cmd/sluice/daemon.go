@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -163,8 +164,9 @@ func (d *daemon) run(ctx context.Context, hup <-chan os.Signal, ls *listeners) (
 		d.log.Warn("web server was cut off", "err", err)
 	}
 	wg.Wait()
-	if cause := context.Cause(ctx); err == nil && cause != nil && cause != context.Canceled {
-		err = cause
+	// The cause is a signal's, or the error of a server that could not go on.
+	if e := (*exitError)(nil); err == nil && errors.As(context.Cause(ctx), &e) {
+		err = e
 	}
 	err = joinErrors(err, d.close())
 	d.log.Info("stopped", "uptime", time.Since(d.started).Round(time.Second).String())

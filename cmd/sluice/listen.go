@@ -45,18 +45,18 @@ func openListeners(cfg *config.Loaded, log *slog.Logger) (_ *listeners, err erro
 		}
 		l, err := listen(e, milter.SocketOptions{Mode: fs.FileMode(cfg.Milter.SocketMode), Group: cfg.Milter.SocketGroup})
 		if err != nil {
-			return nil, fail(codeOf(err, exitConfig), "milter.listen: %w", err)
+			return nil, fail(listenCode(err), "milter.listen: %w", err)
 		}
 		ls.milter = append(ls.milter, l)
 	}
 	if cfg.HTTP.Listen != "" {
 		if ls.public, err = net.Listen("tcp", string(cfg.HTTP.Listen)); err != nil {
-			return nil, fail(codeOf(err, exitConfig), "http.listen: %w", err)
+			return nil, fail(listenCode(err), "http.listen: %w", err)
 		}
 	}
 	if cfg.HTTP.Admin.Network != "" {
 		if ls.admin, err = listen(cfg.HTTP.Admin, milter.SocketOptions{Mode: 0o660, Group: group}); err != nil {
-			return nil, fail(codeOf(err, exitConfig), "http.admin: %w", err)
+			return nil, fail(listenCode(err), "http.admin: %w", err)
 		}
 	}
 	for _, l := range ls.milter {
@@ -73,6 +73,15 @@ func listen(e config.Endpoint, o milter.SocketOptions) (net.Listener, error) {
 		}
 	}
 	return milter.Listen(milter.Endpoint{Network: e.Network, Address: e.Address}, o)
+}
+
+// listenCode is the exit code for a socket that can't be bound: mostly somebody else has
+// it, an old daemon that is about to end perhaps.
+func listenCode(err error) int {
+	if errors.Is(err, fs.ErrNotExist) {
+		return exitConfig
+	}
+	return codeOf(err, exitTryAgain)
 }
 
 // close closes all; closing one twice does no harm.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -87,6 +88,14 @@ func usage(cmd *cobra.Command, err error) error {
 	return fail(exitUsage, "%w\n%s --help says what there is", err, cmd.CommandPath())
 }
 
+// exclusive is an error if both flags are given.
+func exclusive(cmd *cobra.Command, a, b string) error {
+	if cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
+		return fail(exitUsage, "--%s and --%s exclude each other", a, b)
+	}
+	return nil
+}
+
 // unknown is the error for words that are no subcommand of the root.
 func (a *app) unknown(args []string) error {
 	if len(args) == 0 {
@@ -100,6 +109,14 @@ func (a *app) unknown(args []string) error {
 		return fail(exitUsage, "unknown command %q; did you mean %s?", args[0], near)
 	}
 	return fail(exitUsage, "unknown command %q; there are: %s", args[0], strings.Join(known, ", "))
+}
+
+// print writes to standard output.
+func (a *app) print(text string) error {
+	if _, err := io.WriteString(a.out, text); err != nil {
+		return &exitError{exitIO, err}
+	}
+	return nil
 }
 
 // load reads the configuration. All its mistakes are in the problems.

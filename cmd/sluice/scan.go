@@ -66,7 +66,7 @@ decided.`,
 	c.Flags().StringVar(&f.client, "client", "", "client `IP` address; adds the Received line that the MTA would")
 	c.Flags().StringVar(&f.helo, "helo", "", "the `name` that the client gave")
 	c.Flags().StringVar(&f.auth, "auth", "", "the `login` of the client; makes it outbound mail")
-	c.MarkFlagsMutuallyExclusive("json", "explain")
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error { return exclusive(cmd, "json", "explain") }
 	return c
 }
 
@@ -336,7 +336,11 @@ func (s *scanner) print(o outcome) error {
 	for _, f := range o.exam.Verdict.Findings {
 		symbols = append(symbols, f.Symbol)
 	}
-	_, err := fmt.Fprintf(s.out, "%s: %s, score %s, %s: %s\n", o.name, w.Class, w.Score, o.exam.Action(), strings.Join(symbols, " "))
+	line := fmt.Sprintf("%s: %s, score %s, %s", o.name, w.Class, w.Score, o.exam.Action())
+	if len(symbols) > 0 {
+		line += ": " + strings.Join(symbols, " ")
+	}
+	_, err := fmt.Fprintln(s.out, line)
 	return err
 }
 

@@ -127,10 +127,8 @@ func TestPrintedValuesAreReadAgain(t *testing.T) {
 			}
 			for _, printed := range []string{l.YAML(), l.Differences()} {
 				again, problems := read(Source{File: "x"}, "/d", []byte(printed), Build{Scanners: build.Scanners})
-				for _, p := range problems {
-					if !strings.Contains(p.Message, "no such file") { // defaults, now written
-						t.Error(p)
-					}
+				if len(problems) > 0 {
+					t.Error(problems)
 				}
 				if d := cmp.Diff(l.Config, again.Config, compareAll); d != "" {
 					t.Errorf("%s\n%s", d, printed)
@@ -334,10 +332,8 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 		again, problems := read(Source{File: "f"}, "/d", []byte(l.YAML()), build)
-		for _, p := range problems {
-			if !strings.Contains(p.Message, "no such file") {
-				t.Fatalf("%v\n%s", p, l.YAML())
-			}
+		if len(problems) > 0 {
+			t.Fatalf("%v\n%s", problems, l.YAML())
 		}
 		l.Postgres.DSN, again.Postgres.DSN = "", "" // may lose its password
 		if d := cmp.Diff(l.Config, again.Config, compareAll); d != "" {

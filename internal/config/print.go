@@ -15,35 +15,51 @@ import (
 
 // YAML prints what is in force, as a file that Load reads again to the same
 // effect. Passwords are left out.
-func (l *Loaded) YAML() string { return render(&l.Config, nil) }
+func (l *Loaded) YAML() string { return render(&l.Config, nil, l.unwritten()) }
 
 // Differences prints only what differs from the built-in values; "" if nothing does.
-func (l *Loaded) Differences() string { return render(&l.Config, &l.base) }
+func (l *Loaded) Differences() string { return render(&l.Config, &l.base, nil) }
+
+// mayBeAbsent are keys whose built-in values name files that need not be there. Written
+// down they have to be.
+var mayBeAbsent = [...][2]string{{"policy", "file"}, {"rules", "paths"}}
+
+// unwritten are those of them that the file doesn't set.
+func (l *Loaded) unwritten() map[[2]string]bool {
+	return map[[2]string]bool{
+		mayBeAbsent[0]: !l.doc.Has("policy", "file"),
+		mayBeAbsent[1]: !l.doc.Has("scanners", "rules", "paths"),
+	}
+}
 
 // DefaultYAML prints the built-in values.
 func DefaultYAML() string {
 	d := Default()
-	return render(&d, nil)
+	return render(&d, nil, map[[2]string]bool{mayBeAbsent[0]: true, mayBeAbsent[1]: true})
 }
 
-// render prints c, without what is the same in base (nil: everything).
-func render(c, base *Config) string {
+// render prints c, without what is the same in base (nil: everything). The keys (with their
+// sections) in comment are printed behind a #.
+func render(c, base *Config, comment map[[2]string]bool) string {
 	shown := *c
 	shown.Postgres.DSN = withoutPassword(shown.Postgres.DSN)
-	p := printer{}
+	p := printer{comment: comment}
 	var b reflect.Value
 	if base != nil {
 		b = reflect.ValueOf(*base)
 	}
-	p.structure(reflect.ValueOf(shown), b, 0)
+	p.structure(reflect.ValueOf(shown), b, "", 0)
 	return p.String()
 }
 
-type printer struct{ strings.Builder }
+type printer struct {
+	strings.Builder
+	comment map[[2]string]bool
+}
 
-// structure prints the fields of v that differ from those of base, which may be
-// the zero Value.
-func (p *printer) structure(v, base reflect.Value, indent int) {
+// structure prints the fields of v, a section, that differ from those of base,
+// which may be the zero Value.
+func (p *printer) structure(v, base reflect.Value, section string, indent int) {
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		key := f.Tag.Get("yaml")
 		if key == "" {
@@ -61,11 +77,15 @@ func (p *printer) structure(v, base reflect.Value, indent int) {
 			continue
 		}
 		if text, ok := scalar(fv); ok {
-			fmt.Fprintf(p, "%s%s: %s\n", pad, key, text)
+			note := ""
+			if p.comment[[2]string{section, key}] {
+				pad, note = pad+"# ", "  # may be absent; once written here it has to be there"
+			}
+			fmt.Fprintf(p, "%s%s: %s%s\n", pad, key, text, note)
 			continue
 		}
 		fmt.Fprintf(p, "%s%s:\n", pad, key)
-		p.structure(fv, fb, indent+1)
+		p.structure(fv, fb, key, indent+1)
 	}
 }
 
@@ -81,13 +101,13 @@ func (p *printer) scanners(s *Scanners, base reflect.Value, pad string, indent i
 			}
 			continue
 		}
-		var inner printer
+		inner := printer{comment: p.comment}
 		var b reflect.Value
 		if base.IsValid() {
 			b = base.Field(i)
 		}
-		inner.structure(v.Field(i), b, indent+2)
-		if inner.Len() == 0 {
+		inner.structure(v.Field(i), b, e.name, indent+2)
+		if strings.TrimSpace(inner.String()) == "" {
 			fmt.Fprintf(p, "%s  %s: {}\n", pad, e.name)
 			continue
 		}
