@@ -2,8 +2,12 @@ package milter
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -212,4 +216,123 @@ func TestEnvelopesFromRealMTAs(t *testing.T) {
 			t.Errorf("client %+v", e.Client)
 		}
 	})
+}
+
+// Postfix in its chroot reaches a socket inside its queue directory, by a relative path, and
+// as a member of no group of ours: the socket's group is Postfix's.
+func TestSocketInPostfixsChroot(t *testing.T) {
+	f := start(t, nil)
+	sink := testkit.StartSink(t, testkit.SinkOptions{})
+	postfix := testkit.StartPostfix(t, testkit.PostfixOptions{Relay: sink.Addr(), Chroot: true,
+		SMTPDMilters: "{ unix:sluice/milter.sock, default_action=tempfail }", NonSMTPDMilters: "unix:sluice/milter.sock"})
+	dir := filepath.Join(postfix.Queue, "sluice")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if r := submit(t, postfix.SMTP, "Subject: early\r\n\r\nx\r\n"); r.Code != 451 {
+		t.Errorf("without a socket: %v", r)
+	}
+	l, err := Listen(Endpoint{"unix", filepath.Join(dir, "milter.sock")}, SocketOptions{Mode: 0o660, Group: "postfix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s, err := New(Options{Gateway: f.fakeGateway, Log: slog.New(slog.NewTextHandler(f.logs, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- s.Serve(ctx, l) }()
+	if r := submit(t, postfix.SMTP, "Subject: through\r\n\r\nx\r\n"); r.Code != 250 {
+		t.Errorf("reply %v", r)
+	}
+	if err := postfix.Submit(t.Context(), "cron@example.org", []string{"root@example.org"}, []byte("Subject: cron\n\nx\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.WaitFor(t.Context(), 2); err != nil {
+		t.Error(err)
+	}
+	if n := f.count(); n != 2 {
+		t.Errorf("%d messages were seen", n)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+}
+
+// SIGTERM amid a scan: the message gets its verdict, and what comes after it on the same SMTP
+// connection is put off, not passed.
+func TestDrainUnderPostfix(t *testing.T) {
+	f := start(t, nil)
+	scanning, release := make(chan struct{}), make(chan struct{})
+	f.onFinish = func(context.Context, *fakeRun) policy.Disposition {
+		close(scanning)
+		<-release
+		return policy.Disposition{Fields: []policy.FieldChange{{Name: "X-Seen", Value: "yes", Index: 1}}}
+	}
+	sink := testkit.StartSink(t, testkit.SinkOptions{})
+	postfix := testkit.StartPostfix(t, testkit.PostfixOptions{Relay: sink.Addr(), SMTPDMilters: "inet:" + f.addr, Settings: map[string]string{"milter_default_action": "tempfail"}})
+	c, err := testkit.Dial(t.Context(), postfix.SMTP, testkit.ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mail := testkit.Mail{Sender: "s@example.net", Recipients: []string{"r@example.org"}, Data: []byte("Subject: x\r\n\r\nx\r\n")}
+	go func() {
+		<-scanning
+		f.stop()
+		eventually(t, "no longer listening", func() bool {
+			c, err := net.Dial("tcp", f.addr)
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		})
+		close(release)
+	}()
+	first, err := c.Send(t.Context(), mail)
+	if err != nil || first.Final().Code != 250 {
+		t.Fatalf("%v, %v", first.Final(), err)
+	}
+	f.wait(t)
+	second, err := c.Send(t.Context(), mail)
+	if err != nil || second.Final().Code != 451 {
+		t.Errorf("after the drain: %v, %v", second.Final(), err)
+	}
+	got, err := sink.WaitFor(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || len(got[0].Fields("X-Seen")) != 1 {
+		t.Errorf("delivered %d, header %q", len(got), got[0].Header())
+	}
+}
+
+// A third implementation of the MTA's side.
+func TestMiltertest(t *testing.T) {
+	finish := func(_ context.Context, r *fakeRun) policy.Disposition {
+		if strings.Contains(r.raw, "Subject: bad") || strings.Contains(r.raw, "Subject:bad") {
+			return policy.Disposition{Reply: policy.Reply{Code: 550, Enhanced: "5.7.1", Text: "refused"}}
+		}
+		return policy.Disposition{
+			RemoveRecipients: []string{"out@example.org"},
+			Fields: []policy.FieldChange{
+				{Op: policy.DeleteField, Name: "X-Forged", Index: 1},
+				{Op: policy.InsertField, Name: "X-Queue-ID", Value: r.queueID, Index: 1},
+			},
+		}
+	}
+	f := start(t, func(o *Options) { o.Gateway.(*fakeGateway).onFinish = finish })
+	host, port, _ := net.SplitHostPort(f.addr)
+	cmd := exec.CommandContext(t.Context(), "miltertest", "-v", "-D", "socket=inet:"+port+"@"+host, "-s", filepath.Join("testdata", "session.lua"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("miltertest: %v\n%s", err, out)
+	}
+	if f.count() != 3 {
+		t.Errorf("%d messages", f.count())
+	}
 }
