@@ -15,6 +15,16 @@
 // Readers copy out under a lock, or read the file by offset (pread), so nobody
 // holds memory of the spool beyond a call, and Close may come at any time.
 //
+// # How it is read
+//
+// Parts are ranges of the message's bytes. The splitter, the reader of structured fields and the
+// decoders are our own: go-message gives no offsets, gives up a message at its first
+// flaw, and turns a text's bytes into UTF-8 before a scanner has seen them. From it come the
+// character sets; and tests hold the tree against its on well-formed mail.
+// Where mail programs are known to differ, this reader takes one reading, the
+// usual one: of fields or parameters that come twice the first, delimiters of the
+// innermost part first, parts even after a last delimiter.
+//
 // Invariants:
 //   - Readers see exactly the bytes that were written, in order, from any offset,
 //     however they are stored at that moment.

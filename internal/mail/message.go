@@ -1,7 +1,6 @@
 package mail
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Message is one message, kept once, exactly as the MTA holds it: header fields,
@@ -57,8 +54,6 @@ const (
 	complete
 	aborted
 )
-
-func (m *Message) initDigest() { m.sum = sha256.New() }
 
 // WriteField appends a header field. value is as the milter protocol gives it
 // with OptHeaderLeadingSpace: everything after the colon, lines of a folded
@@ -128,13 +123,10 @@ func (m *Message) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	var err error
-	if m.file == nil && size+int64(len(p)) <= smallMessage {
-		if m.appendToHead(p) {
-			return len(p), nil
-		}
+	if m.file == nil && size+int64(len(p)) <= smallMessage && m.appendToHead(p) {
+		return len(p), nil
 	}
-	if err = m.appendToFile(p, size); err != nil {
+	if err := m.appendToFile(p, size); err != nil {
 		m.failure = storageError(err)
 		return 0, m.failure
 	}
@@ -152,8 +144,8 @@ func (m *Message) appendToHead(p []byte) bool {
 	}
 	m.sum.Write(p)
 	m.mu.Lock()
-	// A reader that holds the read lock copies from the old slice; nobody holds
-	// it now, so the old buffer can be given back.
+	// Readers copy out of the buffer under the read lock, so once this is done
+	// nobody uses the old one.
 	old := m.head
 	m.head = append(head, p...)
 	m.size += int64(len(p))
@@ -175,7 +167,7 @@ func (m *Message) appendToFile(p []byte, size int64) error {
 		}
 	}
 	if !m.onDisk {
-		err := m.growInMemory(end)
+		err := m.grow(&m.spool.memory, end)
 		if err == nil {
 			_, err = m.file.WriteAt(p, size)
 		}
@@ -188,7 +180,7 @@ func (m *Message) appendToFile(p []byte, size int64) error {
 			return err
 		}
 	}
-	if err := m.growOnDisk(end); err != nil {
+	if err := m.grow(&m.spool.disk, end); err != nil {
 		return err
 	}
 	if _, err := m.file.WriteAt(p, size); err != nil {
@@ -250,10 +242,7 @@ func (m *Message) newDiskFile(reserve int64) (*os.File, error) {
 	return f, nil
 }
 
-func (m *Message) growInMemory(end int64) error { return m.grow(&m.spool.memory, end) }
-
-func (m *Message) growOnDisk(end int64) error { return m.grow(&m.spool.disk, end) }
-
+// grow reserves room for a file of end bytes.
 func (m *Message) grow(r *room, end int64) error {
 	if end <= m.reserved {
 		return nil
@@ -340,8 +329,9 @@ func (m *Message) abort() {
 }
 
 // Close gives back what the message holds, and waits for the parser if Tree
-// has started it. Reads after Close fail with ErrAborted; one that is under way
-// gets its bytes or ErrAborted. Further calls do nothing.
+// has started it. The writer must have stopped; readers needn't have: reads
+// after Close fail with ErrAborted, one that is under way gets its bytes or
+// ErrAborted. Further calls do nothing.
 func (m *Message) Close() error {
 	m.mu.Lock()
 	if m.closed {
@@ -421,157 +411,6 @@ func (m *Message) wake() {
 		close(m.more)
 		m.more = nil
 	}
-}
-
-// Reader reads the message from off. A read past what has arrived waits for
-// more, until the message is complete (io.EOF), aborted (ErrAborted) or ctx
-// ends (its error). Readers are independent of each other. What has arrived of
-// an aborted message can't be read any more.
-func (m *Message) Reader(ctx context.Context, off int64) io.Reader {
-	return &messageReader{m: m, ctx: ctx, off: off}
-}
-
-// messageReader holds a context since io.Reader has no room for one.
-type messageReader struct {
-	m   *Message
-	ctx context.Context
-	off int64
-}
-
-func (r *messageReader) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	for {
-		n, err := r.m.ReadAt(p, r.off)
-		if n > 0 {
-			r.off += int64(n)
-			return n, nil
-		}
-		if !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		if err := r.m.waitBeyond(r.ctx, r.off); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// waitBeyond returns nil once the message has a byte at off, io.EOF if it will
-// never have one.
-func (m *Message) waitBeyond(ctx context.Context, off int64) error {
-	for {
-		m.mu.Lock()
-		switch {
-		case m.closed || m.state == aborted:
-			m.mu.Unlock()
-			return ErrAborted
-		case m.size > off:
-			m.mu.Unlock()
-			return nil
-		case m.state == complete:
-			m.mu.Unlock()
-			return io.EOF
-		}
-		if m.more == nil {
-			m.more = make(chan struct{})
-		}
-		more := m.more
-		m.mu.Unlock()
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// ReadAt reads bytes that have arrived (io.ReaderAt); io.EOF means that fewer
-// than len(p) have arrived at off so far. It fails with ErrAborted after Abort
-// or Close.
-func (m *Message) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, errors.New("spool: negative offset")
-	}
-	for {
-		m.mu.RLock()
-		if m.closed || m.state == aborted {
-			m.mu.RUnlock()
-			return 0, ErrAborted
-		}
-		if off >= m.size {
-			m.mu.RUnlock()
-			return 0, io.EOF
-		}
-		want := p[:min(int64(len(p)), m.size-off)]
-		file := m.file
-		if file == nil {
-			copy(want, m.head[off:])
-		}
-		m.mu.RUnlock()
-		if file != nil {
-			n, err := file.ReadAt(want, off)
-			if errors.Is(err, os.ErrClosed) {
-				continue // moved to disk, or closed, meanwhile
-			}
-			if err != nil {
-				return n, fmt.Errorf("spool: read: %w", err)
-			}
-		}
-		if len(want) < len(p) {
-			return len(want), io.EOF
-		}
-		return len(want), nil
-	}
-}
-
-// HandOver returns the complete message as a file that can only be read, with
-// an offset of its own, at 0, to be passed to another process (clamd's FILDES).
-// The caller closes it; it stays valid after the message's Close. A small
-// message's file is a copy of at most 64 KiB that Used does not count.
-func (m *Message) HandOver() (*os.File, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.closed || m.state != complete {
-		return nil, ErrAborted
-	}
-	if m.file == nil {
-		return sealedCopy(m.head)
-	}
-	// Opening it anew gives an open file description of its own; a duplicate
-	// would share the offset and the right to write.
-	conn, err := m.file.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("spool: hand over: %w", err)
-	}
-	fd, openErr := -1, error(nil)
-	err = conn.Control(func(own uintptr) {
-		fd, openErr = ignoringEINTR(func() (int, error) {
-			return unix.Open(fmt.Sprintf("/proc/self/fd/%d", own), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		})
-	})
-	if err = errors.Join(err, openErr); err != nil {
-		return nil, fmt.Errorf("spool: hand over: %w", storageError(err))
-	}
-	return os.NewFile(uintptr(fd), "sluice-message"), nil
-}
-
-// sealedCopy returns a memfd with these bytes that nobody can change.
-func sealedCopy(b []byte) (*os.File, error) {
-	f, err := createInMemory(unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, storageError(err)
-	}
-	if _, err := f.WriteAt(b, 0); err != nil {
-		_ = f.Close() // the write error is the one to tell
-		return nil, fmt.Errorf("spool: hand over: %w", storageError(err))
-	}
-	seals := unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		_ = f.Close() // the first error is the one to tell
-		return nil, fmt.Errorf("spool: seal: %w", err)
-	}
-	return f, nil
 }
 
 // toCRLF turns each LF that no CR precedes into CRLF.

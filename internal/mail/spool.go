@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -172,9 +173,7 @@ func (s *Spool) Used() (memory, disk int64) { return s.memory.used.Load(), s.dis
 
 // New begins a message. The caller must Close it.
 func (s *Spool) New() *Message {
-	m := &Message{spool: s, done: make(chan struct{})}
-	m.initDigest()
-	return m
+	return &Message{spool: s, done: make(chan struct{}), sum: sha256.New()}
 }
 
 // createOnDisk makes a file in the directory that has no name any more.

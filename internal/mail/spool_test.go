@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -261,6 +262,52 @@ func TestCloseWhileRead(t *testing.T) {
 				t.Errorf("second Close: %v", err)
 			}
 		}
+	}
+}
+
+// A large message lies in its file alone: writing, splitting and reading it takes
+// buffers, not its size.
+func TestLargeMessageIsNotCopied(t *testing.T) {
+	s := newSpool(t, 64*mib, 0)
+	m := newMessage(t, s)
+	chunk := bytes.Repeat([]byte("QUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJDQUJD\r\n"), 1000)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, f := range [][2]string{{"Content-Type", " application/octet-stream"}, {"Content-Transfer-Encoding", " base64"}} {
+		if err := m.WriteField(f[0], f[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.EndHeader(); err != nil {
+		t.Fatal(err)
+	}
+	for m.Size() < 25*mib {
+		if _, err := m.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := m.Tree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Rendered(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, tree.Root.Open(t.Context()))
+	if err != nil || n < 18*mib {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	f, err := m.HandOver()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > mib {
+		t.Errorf("%d bytes were allocated for a message of %d", used, m.Size())
 	}
 }
 
