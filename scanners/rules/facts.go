@@ -1,8 +1,8 @@
 package rules
 
 import (
-	"net/netip"
 	netmail "net/mail"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -34,12 +34,15 @@ var facts = map[string]fact{
 	"sluice_html_only":             htmlOnly,
 	"sluice_little_text":           littleText,
 	"sluice_hidden_text":           hiddenText,
+	"sluice_html_parts":            func(m *message) int { return m.content.HTML.Parts },
 	"sluice_html_form":             func(m *message) int { return m.content.HTML.Forms },
 	"sluice_html_script":           func(m *message) int { return m.content.HTML.Scripts + m.content.HTML.Iframes },
 	"sluice_html_images":           func(m *message) int { return m.content.HTML.Images },
 	"sluice_base64_ascii":          base64ASCII,
 	"sluice_date_shifted":          dateShifted,
 	"sluice_multipart_alternative": func(m *message) int { return m.countParts("multipart/alternative") },
+	"sluice_many_strangers":        manyStrangers,
+	"sluice_gibberish":             gibberish,
 	"sluice_nested_message":        func(m *message) int { return m.countParts("message/rfc822") },
 }
 
@@ -277,6 +280,49 @@ func dateShifted(m *message) int {
 		}
 	}
 	return 0
+}
+
+// manyStrangers: the fields To and Cc name people of ten organisations or more.
+func manyStrangers(m *message) int {
+	seen := make(map[string]bool)
+	for _, field := range [...]string{"To", "Cc"} {
+		for _, a := range m.mailboxes(field) {
+			if strings.Contains(a.addr, "@") {
+				seen[domainOf(a.addr)] = true
+			}
+		}
+	}
+	return hit(len(seen) >= 10)
+}
+
+// gibberish counts long words without sense: 20 small letters or more, six
+// consonants in a row among them.
+func gibberish(m *message) int {
+	n := 0
+	for _, p := range m.content.Paragraphs {
+		for word := range strings.FieldsSeq(p) {
+			if len(word) >= 20 && len(word) <= 80 && senseless(word) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func senseless(word string) bool {
+	row, longest := 0, 0
+	for i := range len(word) {
+		switch c := word[i]; {
+		case c < 'a' || c > 'z':
+			return false
+		case strings.IndexByte("aeiouy", c) >= 0:
+			row = 0
+		default:
+			row++
+			longest = max(longest, row)
+		}
+	}
+	return longest >= 6
 }
 
 func parseDate(f mail.Field) (time.Time, bool) {

@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what is taken out of a pattern for the prefilter. A literal shorter
-// than minLiteral is found in nearly every mail and filters nothing.
+// Bounds of what is taken out of a pattern for the prefilter. A single letter is
+// found in every line and filters nothing.
 const (
-	minLiteral  = 3
+	minLiteral  = 2
 	maxLiteral  = 32
 	maxExact    = 24  // strings of an exact set
 	maxRequired = 256 // strings of a required set
@@ -59,16 +59,29 @@ func minimal(set []string) []string {
 	return out
 }
 
-// weight is the length of the shortest string, 0 for an unknown set.
+// weight is the length of the shortest string, 0 for an unknown set. What stands
+// in every link weighs next to nothing.
 func weight(set []string) int {
 	if len(set) == 0 {
 		return 0
 	}
 	w := len(set[0])
-	for _, s := range set[1:] {
+	for _, s := range set {
+		if everywhere(s) {
+			return minLiteral
+		}
 		w = min(w, len(s))
 	}
 	return w
+}
+
+// everywhere tells strings that stand in every link.
+func everywhere(s string) bool {
+	switch s {
+	case "http://", "https://", "http://www.", "https://www.":
+		return true
+	}
+	return false
 }
 
 // better returns the more telling of a node's two sets.
@@ -169,7 +182,7 @@ func needOfConcat(subs []*syntax.Regexp) need {
 			whole = false
 			continue
 		}
-		if len(run)*len(n.exact) > maxExact {
+		if len(run)*len(n.exact) > maxExact || everywhere(run[0]) {
 			flush()
 			whole = false
 			if len(n.exact) > maxExact {

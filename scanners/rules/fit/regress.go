@@ -5,6 +5,8 @@ import "math"
 const (
 	mark     = 5.0
 	maxScore = 4.0  // of one rule: no rule marks a mail by itself
+	stretch  = 1.6  // and not far above the score beside the rule, which
+	slack    = 0.3  // knows mail that isn't in the fold
 	minNice  = -1.5 // signs of ham can be forged
 	rounds   = 4_000
 	rate     = 0.05
@@ -12,9 +14,9 @@ const (
 	// had spoken for it.
 	pull = 0.002
 	// hamWeight: one ham marked is as bad as so many spams let through.
-	hamWeight = 8.0
+	hamWeight = 25.0
 	// margin is how far below the mark ham should stay.
-	margin = 1.0
+	margin = 1.5
 )
 
 // weights make a small set of recent mail count as much as a large old one.
@@ -56,7 +58,7 @@ func regress(mails []*letter, prior map[string]float64) map[string]float64 {
 			if before < 0 {
 				v = math.Min(0, math.Max(minNice, v))
 			} else {
-				v = math.Max(0, math.Min(maxScore, v))
+				v = math.Max(0, math.Min(math.Min(maxScore, before*stretch+slack), v))
 			}
 			w[name] = v
 		}
