@@ -413,6 +413,9 @@ func TestReloadKeepsWhatAMessageBeganWith(t *testing.T) {
 	if err := b.g.Reload(first); err != nil {
 		t.Fatal(err)
 	}
+	if o := b.send(inbound("<kim@example.net>"), hello); o.Reply.Code != 550 || retired.Load() != 0 {
+		t.Errorf("reply %+v, retired %d times while in force", o.Reply, retired.Load())
+	}
 	run, msg, _ := b.begin(t.Context(), inbound("<kim@example.net>"), hello)
 	second := b.settings
 	second.Pool = newPool(t, scores(0))
