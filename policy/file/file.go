@@ -59,54 +59,76 @@ func Load(path string, opts Options) (*policy.Snapshot, strictyaml.Problems) {
 
 // Parse reads data, the content of the named file, as Load does.
 func Parse(name string, data []byte, opts Options) (*policy.Snapshot, strictyaml.Problems) {
-	var content struct {
-		Policies []item `yaml:"policies"`
-	}
-	doc, problems := strictyaml.Decode(name, data, &content)
-	if len(content.Policies) > maxPolicies {
-		return nil, append(problems, doc.Problem(fmt.Sprintf("more than %d policies", maxPolicies), "keep them in PostgreSQL", "policies"))
-	}
-	var entries []policy.Entry
-	var places []int // of the entries in the file
-	for i := range content.Policies {
-		it := &content.Policies[i]
-		at := func(path []any) []any { return append([]any{"policies", i}, path...) }
-		for _, l := range it.late {
-			problems = append(problems, doc.KeyProblem(l.message, l.remedy, at(l.path)...))
+	return parse(name, data, opts, chunkBytes)
+}
+
+func parse(name string, data []byte, opts Options, size int) (*policy.Snapshot, strictyaml.Problems) {
+	l := places{name: name, chunks: split(data, size)}
+	var (
+		problems strictyaml.Problems
+		entries  []policy.Entry
+		index    []int            // of the entries' policies in the file
+		failed   = map[int]bool{} // policies of which something could not be read
+		count    int
+	)
+	for n := range l.chunks {
+		c := &l.chunks[n]
+		c.first = count
+		var content struct {
+			Policies []item `yaml:"policies"`
 		}
-		if it.matched {
-			entries, places = append(entries, it.entry), append(places, i)
+		doc, found := c.decode(name, &content)
+		l.at, l.doc = n, doc
+		for _, p := range found {
+			problems = append(problems, c.placed(p))
+		}
+		if count += len(content.Policies); count > maxPolicies {
+			return nil, append(problems, l.problem(c.first, fmt.Sprintf("more than %d policies", maxPolicies), "keep them in PostgreSQL"))
+		}
+		for i := range content.Policies {
+			it := &content.Policies[i]
+			for _, m := range it.late {
+				p := doc.KeyProblem(m.message, m.remedy, append([]any{"policies", i}, m.path...)...)
+				problems = append(problems, c.placed(p))
+			}
+			if it.failed {
+				failed[c.first+i] = true
+			}
+			if it.matched {
+				entries, index = append(entries, it.entry), append(index, c.first+i)
+			}
+		}
+		if len(problems) >= strictyaml.MaxProblems {
+			problems.Sort()
+			return nil, problems[:strictyaml.MaxProblems]
 		}
 	}
 	snapshot, found := policy.Check(entries, policy.SnapshotOptions{Delimiters: opts.Delimiters, Generation: opts.Generation}, opts.Built)
 	for _, p := range found {
-		i := places[p.Entry]
-		if p.Thresholds && content.Policies[i].failed {
+		i := index[p.Entry]
+		if p.Thresholds && failed[i] {
 			continue // perhaps only because a value could not be read
 		}
-		problems = append(problems, doc.Problem(p.Message, p.Remedy, append([]any{"policies", i}, p.Path...)...))
+		if problems = append(problems, l.problem(i, p.Message, p.Remedy, p.Path...)); len(problems) >= strictyaml.MaxProblems {
+			break
+		}
 	}
 	if len(problems) > 0 {
 		problems.Sort()
-		return nil, problems[:min(len(problems), strictyaml.MaxProblems)]
+		return nil, problems
 	}
 	if opts.Notice != nil {
-		notice(doc, entries, places, opts)
-	}
-	return snapshot, nil
-}
-
-// notice tells of fields without effect.
-func notice(doc *strictyaml.Document, entries []policy.Entry, places []int, opts Options) {
-	told := map[string]bool{}
-	for n := range entries {
-		for f := range entries[n].Policy.All() {
-			if why := f.NoEffect(opts.Built); why != "" && !told[f.Key] {
-				told[f.Key] = true
-				opts.Notice(doc.KeyProblem(why, "", "policies", places[n], f.Key))
+		told := map[string]bool{}
+		for n := range entries {
+			for f := range entries[n].Policy.All() {
+				if why := f.NoEffect(opts.Built); why != "" && !told[f.Key] {
+					told[f.Key] = true
+					opts.Notice(l.keyProblem(index[n], why, "", f.Key))
+				}
 			}
 		}
 	}
+	return snapshot, nil
 }
 
 // item is one policy as it stands in the file.

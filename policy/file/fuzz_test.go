@@ -11,7 +11,7 @@ import (
 
 // FuzzParse: a policy file gives either a snapshot or bounded problems in order;
 // what was read is in order: each policy answers for its own match, and thresholds
-// are never turned round.
+// are never turned round. Read in pieces, a file is not read more leniently.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"policies:\n  - match: \"@.\"\n    mark_score: 6.0\n    quarantine: [virus, banned]\n  - match: \"@example.org\"\n    subject_tag: \"[SPAM] \"\n",
@@ -33,6 +33,11 @@ func FuzzParse(f *testing.F) {
 		for i, p := range problems {
 			if p.Message == "" || i > 0 && p.Line < problems[i-1].Line {
 				t.Fatalf("out of order: %v", problems)
+			}
+		}
+		if pieces, _ := file.ParseInPieces("p", data, file.Options{Built: all, Delimiters: "+"}, 16); pieces != nil {
+			if s == nil || s.Len() != pieces.Len() {
+				t.Fatalf("read in pieces as %v, as a whole: %v", pieces, problems)
 			}
 		}
 		if s == nil {
