@@ -77,11 +77,23 @@ func (m *Message) addField(name, value string, raw []byte) error {
 	if late {
 		return errors.New("spool: header field after the end of the header")
 	}
+	end := start + int64(len(raw))
+	if end > smallMessage && end <= maxHeaderBytes {
+		// The field is kept twice, as bytes of the message and as a string. Up to
+		// here that is small change.
+		if !m.spool.memory.reserve(int64(len(raw))) {
+			m.failure = ErrSpoolFull
+			return m.failure
+		}
+		m.mu.Lock()
+		m.charged += int64(len(raw))
+		m.mu.Unlock()
+	}
 	if _, err := m.Write(raw); err != nil {
 		return err
 	}
 	m.mu.Lock()
-	m.header.add(Field{Name: name, Value: value, Range: Range{start, start + int64(len(raw))}})
+	m.header.add(Field{Name: name, Value: value, Range: Range{start, end}})
 	m.mu.Unlock()
 	return nil
 }

@@ -21,6 +21,8 @@ const (
 	maxDepth       = 64
 	maxParts       = 2000
 	maxPartHeader  = 256 << 10
+	maxPartHeaders = 4 << 20 // of all parts together, with fieldCost a line
+	fieldCost      = 64
 	maxFindings    = 100
 	maxBoundary    = 1 << 10
 	parseBufferLen = 32 << 10
@@ -116,6 +118,9 @@ func (m *Message) parse() (tree *Tree, err error) {
 	}
 	br.Reset(nil)
 	m.spool.lines.Put(br)
+	if p.headers > smallMessage {
+		m.charge(min(p.headers, maxPartHeaders))
+	}
 	return &Tree{Root: p.root, Findings: p.findings, message: m}, nil
 }
 
@@ -142,7 +147,8 @@ type parser struct {
 	parts    int
 	full     bool // maxParts was hit: nothing is split any more
 	findings []verdict.Finding
-	compared int // delimiter comparisons, for tests of the bound
+	compared int   // delimiter comparisons, for tests of the bound
+	headers  int64 // what the headers of all parts cost
 
 	off     int64 // where the current line begins
 	lastEnd int64 // length of the line end before it
@@ -367,7 +373,8 @@ func (p *parser) headerLine(f *frame, line []byte, amid bool) {
 		p.line(line, amid)
 		return
 	}
-	if p.off+int64(len(line))-f.part.Header.Range.Start > maxPartHeader {
+	p.headers += int64(len(line)) + fieldCost
+	if p.off+int64(len(line))-f.part.Header.Range.Start > maxPartHeader || p.headers > maxPartHeaders {
 		f.part.Header.Truncated = true
 	}
 	if !f.part.Header.Truncated {

@@ -569,6 +569,21 @@ func TestHeaderIsBounded(t *testing.T) {
 	}
 }
 
+// A long header is counted twice, for it is kept twice.
+func TestLongHeaderTakesMemory(t *testing.T) {
+	s := newSpool(t, 512<<10, 64*mib)
+	m := newMessage(t, s)
+	var err error
+	for range 20 {
+		if err = m.WriteField("X", strings.Repeat("y", 50_000)); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, ErrSpoolFull) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestReadFrom(t *testing.T) {
 	for _, c := range []struct{ name, in, want, fields string }{
 		{"crlf", "A: 1\r\nB: 2\r\n 3\r\n\r\nbody\r\n", "A: 1\r\nB: 2\r\n 3\r\n\r\nbody\r\n", "A B"},

@@ -241,6 +241,7 @@ func TestTreeBounds(t *testing.T) {
 		{"too many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\nx\n", 50_000), symbolTooManyParts, 2000},
 		{"many messages", "Content-Type: multipart/digest; boundary=b\n\n" + strings.Repeat("--b\n\nS: x\n\nx\n", 5000), symbolTooManyParts, 2000},
 		{"long part header", "Content-Type: multipart/mixed; boundary=b\n\n--b\n" + strings.Repeat("X: y\n", 100_000) + "\nx\n--b--\n", symbolHeaderTooLong, 2},
+		{"long headers of many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n"+strings.Repeat("X: y\n", 2000)+"\nx\n", 60), symbolHeaderTooLong, 61},
 		{"long boundary", "Content-Type: multipart/mixed; boundary=" + strings.Repeat("b", 5000) + "\n\n--" + strings.Repeat("b", 5000) + "\n\nx\n", symbolNoBoundary, 1},
 		{"many fields", strings.Repeat("X: y\n", 50_000) + "\nx\n", symbolHeaderTooLong, 1},
 	} {
