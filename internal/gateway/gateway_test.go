@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
@@ -501,9 +502,26 @@ func TestLogLineKeys(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	b := newBench(t, "policies: []\n", eicar(), scores(6))
+	b := newBench(t, `
+policies:
+  - match: "strict@example.net"
+    kill_score: 6
+  - match: "lenient@example.net"
+    mark_score: 50
+    kill_score: 60
+`, eicar(), scores(6))
 	b.g.metrics.Reloaded(true)
 	b.send(inbound("<kim@example.net>"), hello)
+	b.send(inbound("<kim@example.net>", "<strict@example.net>"), hello)
+	b.send(inbound("<kim@example.net>", "<lenient@example.net>"), hello)
+	run, _, _ := b.begin(t.Context(), inbound("<kim@example.net>"), hello)
+	run.Abandon("ABORT")
+	run, msg, _ := b.begin(t.Context(), inbound("<kim@example.net>"), hello)
+	if err := msg.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	run.Finish(t.Context(), "")
+	run.Answered(errors.New("broken pipe"))
 	problems, err := testutil.GatherAndLint(b.registry)
 	if err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v %v", err, problems)
@@ -534,8 +552,16 @@ func TestMetrics(t *testing.T) {
 	if n := len(there["sluice_messages_total"].Metric); n != 2*8*7 {
 		t.Errorf("sluice_messages_total has %d series from the start", n)
 	}
-	if n := testutil.ToFloat64(b.g.metrics.messages.WithLabelValues("inbound", "marked", "tag")); n != 1 {
+	if n := testutil.ToFloat64(b.g.metrics.messages.WithLabelValues("inbound", "marked", "tag")); n != 3 {
 		t.Errorf("counted %v", n)
+	}
+	for name, m := range map[string]struct {
+		c    prometheus.Collector
+		want float64
+	}{"abandoned": {b.g.metrics.abandoned, 1}, "unanswered": {b.g.metrics.unanswered, 1}, "split": {b.g.metrics.split, 1}, "compromise": {b.g.metrics.compromise, 1}} {
+		if n := testutil.ToFloat64(m.c); n != m.want {
+			t.Errorf("%s: %v, want %v", name, n, m.want)
+		}
 	}
 	if n := there["sluice_policy_generation"].Metric[0].GetGauge().GetValue(); n != 7 {
 		t.Errorf("generation %v", n)
