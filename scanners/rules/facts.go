@@ -25,25 +25,20 @@ var ownSymbols = []string{"__SL_OUTBOUND", "__SL_RELAY", "__SL_LOCAL"}
 // facts are all of them by name. Names begin with sluice_, so that none is
 // taken for one of SpamAssassin's. Read-only.
 var facts = map[string]fact{
-	"sluice_subject_capitals":      subjectCapitals,
-	"sluice_reply_to_elsewhere":    replyToElsewhere,
-	"sluice_name_holds_address":    nameHoldsAddress,
-	"sluice_link_text_elsewhere":   linkTextElsewhere,
-	"sluice_links_elsewhere":       linksElsewhere,
-	"sluice_link_hosts":            linkHosts,
-	"sluice_html_only":             htmlOnly,
-	"sluice_little_text":           littleText,
-	"sluice_hidden_text":           hiddenText,
-	"sluice_html_parts":            func(m *message) int { return m.content.HTML.Parts },
-	"sluice_html_form":             func(m *message) int { return m.content.HTML.Forms },
-	"sluice_html_script":           func(m *message) int { return m.content.HTML.Scripts + m.content.HTML.Iframes },
-	"sluice_html_images":           func(m *message) int { return m.content.HTML.Images },
-	"sluice_base64_ascii":          base64ASCII,
-	"sluice_date_shifted":          dateShifted,
-	"sluice_multipart_alternative": func(m *message) int { return m.countParts("multipart/alternative") },
-	"sluice_many_strangers":        manyStrangers,
-	"sluice_gibberish":             gibberish,
-	"sluice_nested_message":        func(m *message) int { return m.countParts("message/rfc822") },
+	"sluice_subject_capitals":    subjectCapitals,
+	"sluice_reply_to_elsewhere":  replyToElsewhere,
+	"sluice_name_holds_address":  nameHoldsAddress,
+	"sluice_link_text_elsewhere": linkTextElsewhere,
+	"sluice_links_elsewhere":     linksElsewhere,
+	"sluice_html_only":           htmlOnly,
+	"sluice_little_text":         littleText,
+	"sluice_html_parts":          func(m *message) int { return m.content.HTML.Parts },
+	"sluice_html_form":           func(m *message) int { return m.content.HTML.Forms },
+	"sluice_html_script":         func(m *message) int { return m.content.HTML.Scripts + m.content.HTML.Iframes },
+	"sluice_base64_ascii":        base64ASCII,
+	"sluice_date_shifted":        dateShifted,
+	"sluice_many_strangers":      manyStrangers,
+	"sluice_gibberish":           gibberish,
 }
 
 func (m *message) countParts(mediaType string) int {
@@ -204,17 +199,6 @@ func linksElsewhere(m *message) int {
 	return hit(links > 0)
 }
 
-// linkHosts counts the organisations that links lead to.
-func linkHosts(m *message) int {
-	seen := make(map[string]bool)
-	for _, u := range m.content.URIs {
-		if h := hostOf(u.URI); h != "" {
-			seen[domainOf(h)] = true
-		}
-	}
-	return len(seen)
-}
-
 // htmlOnly: text is there as HTML and not as plain text.
 func htmlOnly(m *message) int {
 	return hit(m.countParts("text/html") > 0 && m.countParts("text/plain") == 0)
@@ -234,10 +218,6 @@ func littleText(m *message) int {
 	}
 	return 1
 }
-
-// hiddenText counts hundreds of bytes that HTML hides. A line of preview text is
-// usual.
-func hiddenText(m *message) int { return m.content.HTML.Hidden / 100 }
 
 // base64ASCII: text that needed no encoding is in base64, in all its parts.
 func base64ASCII(m *message) int {
