@@ -306,9 +306,12 @@ func (p *parser) cross(i int, last bool, n int64) {
 		f.inside = true
 		f.part.Preamble = Range{f.part.Body.Start, p.off}
 	}
-	if start := f.part.Epilogue.Start; f.ended && p.off-start > 2 && p.push(f.part, &frame{part: &Part{}}, start) {
+	if start := f.part.Epilogue.Start; f.ended && p.off-start > 2 {
 		// What stands between a last delimiter and one that comes all the same is
 		// read as a text.
+		if !p.push(f.part, &frame{part: &Part{}}, start) {
+			return // the epilogue goes on
+		}
 		p.endHeader(p.top(), start)
 		p.closeTo(i+1, max(p.off-p.lastEnd, start))
 	}
@@ -320,7 +323,10 @@ func (p *parser) cross(i int, last bool, n int64) {
 	if f.digest {
 		typ = "message/rfc822"
 	}
-	p.push(f.part, &frame{part: &Part{Type: typ}}, p.off+n)
+	if !p.push(f.part, &frame{part: &Part{Type: typ}}, p.off+n) {
+		// All that follows is epilogue.
+		f.ended, f.part.Epilogue = true, Range{p.off + n, p.off + n}
+	}
 }
 
 // push opens a new part, that of f, below parent; its header begins at start.
