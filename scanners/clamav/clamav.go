@@ -56,9 +56,9 @@ const (
 	// DefaultEndpoint is Debian's LocalSocket.
 	DefaultEndpoint = "unix:/run/clamav/clamd.ctl"
 
-	// handOverWithin is how long an MTA of which we don't know how it sends is given to
+	// defaultHandOver is how long an MTA of which we don't know how it sends is given to
 	// send all, so that clamd can be handed the file.
-	handOverWithin = 50 * time.Millisecond
+	defaultHandOver = 50 * time.Millisecond
 	// defaultStall is how long a stream may stand still before clamd's thread is given back.
 	// clamd itself gives up after ReadTimeout (Debian: 180 s) or CommandReadTimeout (30 s).
 	defaultStall = 5 * time.Second
@@ -83,6 +83,7 @@ type Options struct {
 
 	// For tests: 0 means the default.
 	stall       time.Duration
+	handOver    time.Duration
 	healthEvery time.Duration
 }
 
@@ -113,6 +114,9 @@ func New(o Options) (*Scanner, error) {
 	}
 	if o.stall == 0 {
 		o.stall = defaultStall
+	}
+	if o.handOver == 0 {
+		o.handOver = defaultHandOver
 	}
 	if o.healthEvery == 0 {
 		o.healthEvery = 5 * time.Second
@@ -216,7 +220,7 @@ func (s *Scanner) ScanEarly(ctx context.Context, in *scanners.Input) (scanners.R
 		if in.Envelope.HandsOverAtOnce {
 			return scanners.Result{}, scanners.ErrLater
 		}
-		wait := time.NewTimer(handOverWithin)
+		wait := time.NewTimer(s.opts.handOver)
 		defer wait.Stop()
 		select {
 		case <-in.Message.Done():

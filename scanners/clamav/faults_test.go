@@ -282,10 +282,15 @@ func TestRetry(t *testing.T) {
 		{"hangs", testkit.FakeHang, false},
 	}
 	for _, tc := range cases {
+		o := Options{Timeout: time.Minute}
+		if tc.name == "hangs" {
+			o.Timeout = 2 * time.Second
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			bad := testkit.StartFakeClamd(t, testkit.FakeClamdOptions{Scans: []testkit.FakeScan{tc.play}})
 			good := testkit.StartFakeClamd(t, testkit.FakeClamdOptions{Scans: []testkit.FakeScan{testkit.FakeAnswer("X FOUND")}})
-			s := scanner(t, Options{Endpoints: []string{bad.Endpoint(), good.Endpoint()}, Timeout: 2 * time.Second})
+			o.Endpoints = []string{bad.Endpoint(), good.Endpoint()}
+			s := scanner(t, o)
 			for range 2 { // so that each is the first once
 				res, err := s.Scan(t.Context(), input(message(t, sp, "Hello.\r\n"), true))
 				wantVirus("X")(t, res, err)
@@ -296,7 +301,8 @@ func TestRetry(t *testing.T) {
 		})
 		t.Run(tc.name+", alone", func(t *testing.T) {
 			fake := testkit.StartFakeClamd(t, testkit.FakeClamdOptions{Scans: []testkit.FakeScan{tc.play, testkit.FakeAnswer("OK")}})
-			s := scanner(t, Options{Endpoints: []string{fake.Endpoint()}, Timeout: time.Second})
+			o.Endpoints = []string{fake.Endpoint()}
+			s := scanner(t, o)
 			res, err := s.Scan(t.Context(), input(message(t, sp, "Hello.\r\n"), true))
 			if (err == nil) != tc.alone || res.Complete != tc.alone {
 				t.Errorf("%+v %v, want an answer: %v", res, err, tc.alone)
@@ -347,7 +353,7 @@ func TestMessagesAreStreamedWhileTheyArrive(t *testing.T) {
 	for name, endpoint := range map[string]string{"unix": real.Endpoint(), "inet": real.TCPEndpoint()} {
 		for _, body := range []string{"Hello.\r\n", testkit.EICAR() + "\r\n", strings.Repeat("padding line\r\n", 100<<10) + testkit.EICAR() + "\r\n"} {
 			t.Run(fmt.Sprintf("%s %d", name, len(body)), func(t *testing.T) {
-				s := scanner(t, Options{Endpoints: []string{endpoint}})
+				s := scanner(t, Options{Endpoints: []string{endpoint}, handOver: time.Millisecond})
 				virus := strings.Contains(body, testkit.EICAR())
 				m := sp.New()
 				defer m.Close()
@@ -361,7 +367,7 @@ func TestMessagesAreStreamedWhileTheyArrive(t *testing.T) {
 					res, err := s.ScanEarly(t.Context(), input(m, false))
 					got <- answer{res, err}
 				}()
-				time.Sleep(2 * handOverWithin) // an MTA that takes its time; not to hide a race
+				until(t, "the stream", func() bool { return s.endpoints[0].inFlight.Load() > 0 })
 				for len(body) > 0 {
 					n := min(len(body), 30_000)
 					if _, err := m.Write([]byte(body[:n])); err != nil {
@@ -390,7 +396,7 @@ func TestMessagesAreStreamedWhileTheyArrive(t *testing.T) {
 func TestHandedOverAtOnceIsNotStreamed(t *testing.T) {
 	sp := spool(t)
 	fake := testkit.StartFakeClamd(t, testkit.FakeClamdOptions{})
-	s := scanner(t, Options{Endpoints: []string{fake.Endpoint()}})
+	s := scanner(t, Options{Endpoints: []string{fake.Endpoint()}, handOver: time.Hour})
 	m := sp.New()
 	defer m.Close()
 	begin(t, m)
