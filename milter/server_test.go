@@ -278,7 +278,8 @@ func TestDrainThatTakesTooLong(t *testing.T) {
 }
 
 func TestMTAGoesAway(t *testing.T) {
-	f := start(t, nil)
+	// No progress is sent, so that only the watch can see it.
+	f := start(t, func(o *Options) { o.ProgressInterval, o.FrameTimeout = time.Hour, 100*time.Millisecond })
 	finishing := make(chan struct{}, 1)
 	f.onFinish = func(ctx context.Context, r *fakeRun) policy.Disposition {
 		finishing <- struct{}{}
@@ -299,6 +300,14 @@ func TestMTAGoesAway(t *testing.T) {
 		{"quit", func(m *mta) { m.content(nil); m.write('Q') }, "abandon: quit"},
 		{"abort", func(m *mta) { m.content(nil); m.write('A') }, "abandon: aborted by the MTA"},
 		{"at end of message", func(m *mta) { m.content(nil, "x\r\n"); m.write('E'); <-finishing }, "finish answered"},
+		{"at end of message, past the deadline of its frame", func(m *mta) {
+			m.content(nil, "x\r\n")
+			m.conn.Write([]byte{0, 0})
+			time.Sleep(10 * time.Millisecond) // so that it comes in two pieces
+			m.conn.Write([]byte("\x00\x01E"))
+			<-finishing
+			time.Sleep(150 * time.Millisecond)
+		}, "finish answered"},
 		{"at end of message, after QUIT", func(m *mta) { m.content(nil, "x\r\n"); m.write('E'); <-finishing; m.write('Q') }, "finish answered"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -325,7 +334,7 @@ func TestMTAGoesAway(t *testing.T) {
 	m.begin("s@example.net", "r@example.org")
 	m.expect('L', "A\x00 "+strings.Repeat("x", 10_000)+"\x00")
 	m.conn.Close()
-	eventually(t, "six lost connections are counted", func() bool { return testutil.ToFloat64(f.server.o.Metrics.aborted) == 6 })
+	eventually(t, "seven lost connections are counted", func() bool { return testutil.ToFloat64(f.server.o.Metrics.aborted) == 7 })
 }
 
 func TestDisconnectsLeakNothing(t *testing.T) {

@@ -506,6 +506,20 @@ func TestGatewayThatCantBegin(t *testing.T) {
 	}
 }
 
+// At the end of message even local submission gets a refusal: continue would pass it.
+func TestPanicAtTheEndOfLocalSubmission(t *testing.T) {
+	f := start(t, nil)
+	f.onStart = func(*fakeRun) Run { panic("boom") }
+	m := dial(t, f.addr, postfixOffer)
+	m.expect('C', "localhost\x004\x00\x00127.0.0.1\x00")
+	m.expect('M', "s@example.net\x00")
+	m.expect('R', "r@example.org\x00")
+	m.expect('L', "A\x00 1\x00")
+	if got := m.end(); len(got) != 1 || !strings.HasPrefix(got[0], "y451 4.3.0 ") { // Start comes only now
+		t.Errorf("answer %q", got)
+	}
+}
+
 // A panic answers 451 and the session lives on.
 func TestPanicInTheGateway(t *testing.T) {
 	boom := func() { panic("boom") }
