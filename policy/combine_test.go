@@ -337,6 +337,7 @@ func TestBearing(t *testing.T) {
 		{"failed_final_action tag", newCase(), []decided{final}, "1/5 failed [?]", 0},
 
 		{"numbers alone never split", newCase(), []decided{scored(clean, 3), as(verdict.Accept, verdict.ClassClean, threshold(4*verdict.Point))}, "3/4", 0},
+		{"the lowest threshold, whoever comes first", newCase(), []decided{as(verdict.Accept, verdict.ClassClean, threshold(4*verdict.Point)), scored(clean, 3)}, "3/4", 0},
 		{"flag if any, tag only if all", newCase(), []decided{marked, clean}, "6/5 flag", 2},
 		{"all marked, other tags", newCase(), []decided{marked, scored(as(verdict.Tag, verdict.ClassMarked, tagged("[X]")), 6)}, "6/5 flag", 2},
 		{"all marked, one tag", newCase(), []decided{marked, marked}, "6/5 flag [S]", 0},

@@ -116,7 +116,7 @@ func rulings(c *Case, p *Effective, w weight) []ruling {
 	}
 	if f := failure(c.Verdict, p); f != nil {
 		r := add(verdict.ClassFailed, f, why(f))
-		if c.Failing > 0 && c.Failing > p.FailedAfter {
+		if c.Failing > p.FailedAfter { // 0, unknown, is never longer
 			r.action, r.field = p.FailedFinalAction, keyFailedFinal
 			r.reason += ", for longer than failed_after"
 		}

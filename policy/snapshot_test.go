@@ -343,6 +343,7 @@ func TestLookUpsAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.ShrinkCache(7) // chains take each other's places
 	var addresses []envelope.Address
 	for range 300 {
 		addresses = append(addresses, addr([]string{"u", "u+x", "u+y", "v"}[rng.IntN(4)]+"@"+domain()))
@@ -365,7 +366,7 @@ func TestLookUpsAgree(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s.Inbound(addresses[0]) != s.Inbound(addresses[0]) {
+	if a := addresses[0]; s.Inbound(a) != s.Inbound(a) {
 		t.Error("a policy is made anew at each look-up")
 	}
 }
