@@ -41,6 +41,11 @@ const (
 // dnsbl and sender → scan_spam. What the reader and the gateway say, or anybody
 // unknown here, always counts, and so do max_size and dmarc_action. With
 // scan_spam off there is no score, and no list of senders is asked.
+//
+// An allow entry counts if sender left SPF_PASS (for the sender) or DKIM_VALID_AU
+// (for the author), kind auth, or if it says unauthenticated. A final deny entry
+// wins over a final allow entry; a final allow entry also keeps dmarc_action, whose
+// class is spam, from being applied.
 func Decide(c *Case, rcpt envelope.Recipient, p *Effective) verdict.Decision {
 	w := weigh(c, p)
 	d := verdict.Decision{
