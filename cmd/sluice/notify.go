@@ -8,11 +8,14 @@ import (
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// notify tells the service manager a state; without one it does nothing.
-func notify(log *slog.Logger, state string) {
+// notify tells the service manager a state and reports whether that went well;
+// without a manager it does nothing.
+func notify(log *slog.Logger, state string) bool {
 	if _, err := sdaemon.SdNotify(false, state); err != nil {
 		log.Warn("service manager could not be told", "err", err)
+		return false
 	}
+	return true
 }
 
 // reloading is the state RELOADING with the time that systemd wants beside it
@@ -35,7 +38,9 @@ func feedWatchdog(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			notify(log, sdaemon.SdNotifyWatchdog)
+			if !notify(log, sdaemon.SdNotifyWatchdog) {
+				return // said once; the manager will end us
+			}
 		}
 	}
 }
