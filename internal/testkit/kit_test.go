@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -102,6 +103,52 @@ func TestProcess(t *testing.T) {
 	}
 	if err := p.Signal(syscall.SIGTERM); err == nil {
 		t.Error("a process that has ended took a signal")
+	}
+}
+
+// TestNothingOutlivesTheProgram starts itself as a program that starts a server,
+// and kills that program.
+func TestNothingOutlivesTheProgram(t *testing.T) {
+	const inside = "TESTKIT_INSIDE"
+	if dir := os.Getenv(inside); dir != "" {
+		p, err := StartProcess(t.Context(), Command{Path: "/bin/sh", Args: []string{"-c", "sleep 600; sleep 600"}, Log: filepath.Join(dir, "log")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("%d\n", p.PID())
+		<-p.Done()
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), inside+"="+TempDir(t))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pgid int
+	if _, err := fmt.Fscan(out, &pgid); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := GroupUsage(pgid); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // "signal: killed"
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err = Poll(ctx, nil, func(context.Context) error {
+		if u, err := GroupUsage(pgid); err == nil && u.RSS > 0 { // a zombie has none
+			return fmt.Errorf("group %d still runs: %+v", pgid, u)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

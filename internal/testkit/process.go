@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -73,24 +73,47 @@ func StartProcess(ctx context.Context, c Command) (*Process, error) {
 	return p, nil
 }
 
-// run starts the process and waits for it on one thread that lives as long: the
-// signal at the parent's death is the death of that thread.
+// run starts the process and its guard and waits for the process.
 func (p *Process) run(log *os.File, started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(p.done)
 	cmd := exec.Command(p.command.Path, p.command.Args...)
 	cmd.Env, cmd.Dir = p.command.Env, p.command.Dir
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
-		p.err = err
-		started <- err
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if p.err = cmd.Start(); p.err != nil {
+		started <- p.err
 		return
 	}
 	p.pid = cmd.Process.Pid
-	started <- nil
+	release, err := guard(p.pid)
+	if err != nil {
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL) // it was just started
+	}
+	started <- err
 	p.err = cmd.Wait()
+	if err == nil {
+		release()
+	}
+}
+
+// guard starts a shell that ends the group when this program is gone, however it
+// ends: the kernel's own signal at a parent's death (PR_SET_PDEATHSIG) is lost when
+// a server changes its user, as master(8) does. release sends the shell away.
+func guard(pgid int) (release func(), err error) {
+	sh := exec.Command("/bin/sh", "-c", `read -r nothing; kill -s TERM -- "-$0"; sleep 10; kill -s KILL -- "-$0"`, strconv.Itoa(pgid))
+	sh.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	pipe, err := sh.StdinPipe() // closed by our death at the latest
+	if err != nil {
+		return nil, err
+	}
+	if err := sh.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = sh.Process.Kill() // before the pipe is closed, lest it do its work
+		_ = sh.Wait()         // "signal: killed"
+		_ = pipe.Close()      // Wait has closed it
+	}, nil
 }
 
 var errEnded = errors.New("the server ended")

@@ -168,17 +168,17 @@ func (x XClient) command() string {
 // Command sends one line, without its CRLF, and returns the reply. The error
 // tells trouble with the connection, not a refusal.
 func (c *Client) Command(line string) (Reply, error) {
-	if err := c.write(line + "\r\n"); err != nil {
+	if err := c.write([]byte(line + "\r\n")); err != nil {
 		return Reply{}, err
 	}
 	return c.read()
 }
 
-func (c *Client) write(s string) error {
+func (c *Client) write(b []byte) error {
 	if err := c.conn.SetDeadline(time.Now().Add(c.options.Timeout)); err != nil {
 		return err
 	}
-	_, _ = c.w.WriteString(s) // shows at Flush
+	_, _ = c.w.Write(b) // shows at Flush
 	return c.w.Flush()
 }
 
@@ -260,7 +260,7 @@ func (c *Client) content(ctx context.Context, m Mail) error {
 	}
 	for len(data) > 0 {
 		n := min(piece, len(data))
-		if err := c.write(string(data[:n])); err != nil {
+		if err := c.write(data[:n]); err != nil {
 			return err
 		}
 		if data = data[n:]; m.ChunkDelay > 0 {
