@@ -25,6 +25,10 @@ type Problem struct {
 	// Thresholds: tag_score, mark_score and kill_score are out of order, which may
 	// follow from another mistake.
 	Thresholds bool
+	// Advice: a person should look, but what is written is in force: thresholds that
+	// are out of order only against what the entry inherits. A customer who sets
+	// kill_score alone means it, and must not stop everybody's policies.
+	Advice bool
 }
 
 // pathMatch stands in Problem.Path for an entry's match.
@@ -41,9 +45,10 @@ const (
 
 // Check makes a Snapshot as NewSnapshot does and finds every mistake: what
 // NewSnapshot refuses, values out of bounds, thresholds out of order in an entry
-// or along its look-up chain, and actions that the build can't carry out. built
-// has the names of the scanners and capabilities that are there. The Snapshot is
-// nil if there are problems; these are in the order of the entries.
+// (advice: along its look-up chain), and actions that the build can't carry out.
+// built has the names of the scanners and capabilities that are there. The
+// Snapshot is nil if any problem is more than advice; they are in the order of
+// the entries.
 func Check(entries []Entry, opts SnapshotOptions, built map[string]bool) (*Snapshot, []Problem) {
 	s, problems := assemble(entries, opts)
 	for i := range entries {
@@ -57,10 +62,10 @@ func Check(entries []Entry, opts SnapshotOptions, built map[string]bool) (*Snaps
 		problems = append(problems, s.checkThresholds(i, &entries[i])...)
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Entry - b.Entry })
-	if len(problems) > 0 {
+	if slices.ContainsFunc(problems, func(p Problem) bool { return !p.Advice }) {
 		return nil, problems
 	}
-	return s, nil
+	return s, problems
 }
 
 // NewSnapshot makes a Snapshot of the entries, which it keeps: the caller doesn't
@@ -197,7 +202,7 @@ func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 		if !own(at) {
 			path = []any{keyLike}
 		}
-		problems = append(problems, Problem{Entry: i, Path: path, Thresholds: true,
+		problems = append(problems, Problem{Entry: i, Path: path, Thresholds: true, Advice: !own(at) || !own(other),
 			Message: fmt.Sprintf("thresholds out of order: %s %s is %s %s %s%s", at, atScore, relation, other, otherScore, from),
 			Remedy:  "keep tag_score ≤ mark_score ≤ kill_score; set " + other + " here as well"})
 	}

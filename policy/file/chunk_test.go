@@ -20,7 +20,7 @@ func TestPieces(t *testing.T) {
 	}
 	good := b.String()
 	bad := strings.NewReplacer("rate_limit: 200\n", "rate_limt: 200\n", "like: gold\n    rate_limit: 250\n", "like: silver\n    rate_limit: 250\n",
-		"rate_limit: 222\n", "mark_score: 99\n", "@c123.", "@c3.", "rate_limit: 17\n", "rate_limit: x\n").Replace(good)
+		"rate_limit: 222\n", "mark_score: 99\n    kill_score: 98\n", "@c123.", "@c3.", "rate_limit: 17\n", "rate_limit: x\n").Replace(good)
 
 	for _, size := range []int{1, 100, 1000, 5000} {
 		s, problems := file.ParseInPieces("p", []byte(good), file.Options{Built: all}, size)

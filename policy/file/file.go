@@ -109,6 +109,12 @@ func parse(name string, data []byte, opts Options, size int) (*policy.Snapshot, 
 		if p.Thresholds && failed[i] {
 			continue // perhaps only because a value could not be read
 		}
+		if p.Advice {
+			if opts.Notice != nil {
+				opts.Notice(l.problem(i, p.Message, p.Remedy, p.Path...))
+			}
+			continue
+		}
 		if problems = append(problems, l.problem(i, p.Message, p.Remedy, p.Path...)); len(problems) >= strictyaml.MaxProblems {
 			break
 		}

@@ -136,12 +136,6 @@ func TestMistakes(t *testing.T) {
 		{"clean is no class to keep", head + "    quarantine: [clean]\n", "3:18: policies[0].quarantine[0]: clean mail isn't kept; one of virus"},
 		{"class twice", head + "    quarantine: [virus, virus]\n", "3:25: policies[0].quarantine[1]: virus stands twice"},
 		{"thresholds: kill below mark", head + "    mark_score: 9\n    kill_score: 8\n", "3:17: policies[0].mark_score: thresholds out of order: mark_score 9 is above kill_score 8"},
-		{"thresholds: against the default", head + "    kill_score: 4\n", "3:17: policies[0].kill_score: thresholds out of order: kill_score 4 is below mark_score 5 (built-in defaults)"},
-		{"thresholds: along the chain", "policies:\n  - match: \"@.\"\n    kill_score: 10\n  - match: \"u@example.org\"\n    mark_score: 11\n",
-			"5:17: policies[1].mark_score: thresholds out of order: mark_score 11 is above kill_score 10 (@.)"},
-		{"thresholds: by a plan", "policies:\n  - match: \"=p\"\n    mark_score: 11\n  - match: \"@example.org\"\n    like: p\n  - match: \"@.\"\n    kill_score: 10\n",
-			"5:11: policies[1].like: thresholds out of order: mark_score 11 is above kill_score 10"},
-		{"thresholds: tag above mark", head + "    tag_score: 6\n", "tag_score 6 is above mark_score 5"},
 		{"unknown like", head + "    like: gold\n", "3:11: policies[0].like: there is no plan \"gold\" for inbound mail; write the plan as a policy with match: \"=gold\""},
 		{"like of the other direction", head + "    like: gold\n  - match: \"=gold\"\n    direction: outbound\n", "3:11: policies[0].like: there is no plan \"gold\" for inbound mail"},
 		{"like of another plan", "policies:\n  - match: \"=a\"\n  - match: \"=b\"\n    like: a\n", "4:11: policies[1].like: a plan can't be like another one"},
@@ -189,6 +183,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
   - match: "@example.org"
     banned_names: ["["]
     mark_score: 30
+    kill_score: 20
 extra: 1
 `
 	_, problems := file.Parse("p.yaml", []byte(text), file.Options{})
@@ -196,7 +191,7 @@ extra: 1
 	for _, p := range problems {
 		at = append(at, fmt.Sprintf("%d:%d", p.Line, p.Column))
 	}
-	want := []string{"3:5", "4:17", "5:12", "6:19", "8:15", "9:11", "10:18", "11:5", "12:12", "13:20", "14:17", "15:1"}
+	want := []string{"3:5", "4:17", "5:12", "6:19", "8:15", "9:11", "10:18", "11:5", "12:12", "13:20", "14:17", "16:1"}
 	if !slices.Equal(at, want) {
 		t.Errorf("problems at %v, want %v:\n%v", at, want, problems)
 	}
@@ -286,5 +281,30 @@ func TestEmptyFiles(t *testing.T) {
 		if s, problems := file.Parse("p", []byte(text), file.Options{}); problems != nil || s.Len() != 0 {
 			t.Errorf("%q: %v", text, problems)
 		}
+	}
+}
+
+// TestThresholdsAgainstWhatIsInherited: a lone kill_score below the inherited
+// mark_score means what it says; somebody is told, and nobody's policies stop.
+func TestThresholdsAgainstWhatIsInherited(t *testing.T) {
+	const head = "policies:\n  - match: \"@example.org\"\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"the default", head + "    kill_score: 4\n", "p:3:17: policies[0].kill_score: thresholds out of order: kill_score 4 is below mark_score 5 (built-in defaults)"},
+		{"tag above mark", head + "    tag_score: 6\n", "tag_score 6 is above mark_score 5"},
+		{"the chain", "policies:\n  - match: \"@.\"\n    kill_score: 10\n  - match: \"u@example.org\"\n    mark_score: 11\n",
+			"p:5:17: policies[1].mark_score: thresholds out of order: mark_score 11 is above kill_score 10 (@.)"},
+		{"a plan", "policies:\n  - match: \"=p\"\n    mark_score: 11\n  - match: \"@example.org\"\n    like: p\n  - match: \"@.\"\n    kill_score: 10\n",
+			"p:5:11: policies[1].like: thresholds out of order: mark_score 11 is above kill_score 10"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var told []string
+			s, problems := file.Parse("p", []byte(c.text), file.Options{Notice: func(p strictyaml.Problem) { told = append(told, p.String()) }})
+			if problems != nil || s == nil {
+				t.Fatalf("refused: %v", problems)
+			}
+			if len(told) != 1 || !strings.Contains(told[0], c.want) {
+				t.Errorf("told %q, want %q", told, c.want)
+			}
+		})
 	}
 }
