@@ -109,7 +109,7 @@ func (t target) value(m *message) (string, bool) {
 
 // maxFieldText bounds what rules see of all fields of one name, in bytes. A
 // header section has at most 1 MiB.
-const maxFieldText = 256 << 10
+const maxFieldText = 128 << 10
 
 func (t target) join(fields []mail.Field) (string, bool) {
 	if len(fields) == 0 {

@@ -185,6 +185,13 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
+func TestCount(t *testing.T) {
+	_, problems := load(t, "boddy X /a/\nbody D /d(?=e)/\nrequired_score 3\nrequired_score 4\n", Options{})
+	if got, want := Count(problems), (Tally{Mistakes: 1, Unsupported: 1, Notices: 2, RulesOut: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 // FuzzLoad: whatever stands in a file, each rule in it runs, is off, or is named
 // in a problem.
 func FuzzLoad(f *testing.F) {

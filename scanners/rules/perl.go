@@ -16,7 +16,7 @@ var errUnsupported = errors.New("not in this build")
 // Bounds of a single pattern.
 const (
 	maxPattern = 32 << 10 // bytes as written
-	maxProgram = 20_000   // instructions of the compiled form
+	maxProgram = 20_000   // instructions of the compiled form, about
 	maxRepeat  = 1_000    // RE2's bound of {n,m}
 	maxGroups  = 200      // nesting
 )
@@ -70,19 +70,31 @@ func compileRegex(src string) (*pattern, error) {
 	if err != nil {
 		return nil, parseFailure(err)
 	}
+	if n := size(tree); n > maxProgram {
+		return nil, fmt.Errorf("the pattern grows to %d instructions (at most %d): %w", n, maxProgram, errUnsupported)
+	}
 	tree = tree.Simplify()
-	prog, err := syntax.Compile(tree)
-	if err != nil {
-		return nil, parseFailure(err)
-	}
-	if len(prog.Inst) > maxProgram {
-		return nil, fmt.Errorf("the pattern grows to %d instructions (at most %d): %w", len(prog.Inst), maxProgram, errUnsupported)
-	}
 	re, err := regexp.Compile(expr)
 	if err != nil {
 		return nil, parseFailure(err)
 	}
 	return &pattern{re: re, literals: requiredLiterals(tree)}, nil
+}
+
+// size estimates the instructions of a pattern once its repetitions are written
+// out, so that one that is too large costs nothing.
+func size(re *syntax.Regexp) int {
+	n := max(1, len(re.Rune))
+	if re.Op == syntax.OpCharClass {
+		n = 1
+	}
+	for _, sub := range re.Sub {
+		n += size(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return min(n, 1<<30/maxRepeat)
 }
 
 // parseFailure tells a limit of RE2 from a pattern that is wrong in Perl too.

@@ -316,7 +316,14 @@ func (t *translator) class() error {
 		}
 		set = append(set, lo, hi)
 	}
-	t.write(normal(set).bracket(negated), true)
+	switch set = normal(set); {
+	case len(set) > 0:
+		t.write(set.bracket(negated), true)
+	case negated:
+		t.write(`(?s:.)`, true)
+	default: // only characters that no octet is
+		t.write(`[^\x{0}-\x{10ffff}]`, true)
+	}
 	return nil
 }
 
@@ -359,11 +366,13 @@ func (t *translator) classItem() (rune, ranges, error) {
 	return r, nil, nil
 }
 
-// normal sorts a set and joins what overlaps.
+// normal sorts a set, joins what overlaps and drops what no octet can be.
 func normal(set ranges) ranges {
 	pairs := make([][2]rune, 0, len(set)/2)
 	for i := 0; i < len(set); i += 2 {
-		pairs = append(pairs, [2]rune{set[i], set[i+1]})
+		if set[i] <= maxOctet {
+			pairs = append(pairs, [2]rune{set[i], min(set[i+1], maxOctet)})
+		}
 	}
 	slices.SortFunc(pairs, func(a, b [2]rune) int { return int(a[0] - b[0]) })
 	var out ranges

@@ -76,3 +76,30 @@ const (
 	remedyLater = "not in this build: the rule is out, all others run"
 	remedyFix   = "correct the line or take it out"
 )
+
+// Tally counts problems for one log line: lines by severity, and rules that are
+// out.
+type Tally struct {
+	Mistakes, Unsupported, Notices int
+	// RulesOut is the number of rules that are named as not running.
+	RulesOut int
+}
+
+// Count tallies problems.
+func Count(problems []Problem) Tally {
+	var t Tally
+	for _, p := range problems {
+		switch p.Severity {
+		case Mistake:
+			t.Mistakes += p.Count
+		case Unsupported:
+			t.Unsupported += p.Count
+		default:
+			t.Notices += p.Count
+		}
+		if p.Rule != "" && p.Severity != Notice {
+			t.RulesOut++
+		}
+	}
+	return t
+}
