@@ -8,8 +8,8 @@ import (
 
 // Codes that the library doesn't name, or names for its callers only.
 const (
-	codeUnknown  gomilter.Code = 'U' // SMFIC_UNKNOWN
-	codeProgress               = 'p' // SMFIR_PROGRESS
+	codeUnknown  = gomilter.Code('U') // SMFIC_UNKNOWN
+	codeProgress = byte('p')          // SMFIR_PROGRESS
 )
 
 const (
