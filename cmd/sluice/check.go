@@ -120,10 +120,12 @@ func (r *checkReport) checkRules(cfg *config.Loaded, all bool) {
 		return
 	}
 	foreign := config.Default().Scanners.Rules.Paths[0] + "/"
+	told := map[string]int{}
 	for _, p := range problems {
 		switch {
 		case p.Severity == rules.Mistake && !strings.HasPrefix(p.File, foreign):
 			r.problems = append(r.problems, strictyaml.Problem{File: p.File, Line: p.Line, Key: p.Rule, Message: p.What, Remedy: p.Remedy})
+			told[p.Why] += p.Count
 		case all:
 			r.notes = append(r.notes, p.String())
 		}
@@ -131,7 +133,9 @@ func (r *checkReport) checkRules(cfg *config.Loaded, all bool) {
 	c := set.Coverage()
 	r.fine = append(r.fine, fmt.Sprintf("rules: %d run, %d of them with a score", c.Rules, c.Visible))
 	for _, why := range slices.Sorted(maps.Keys(c.Skipped)) {
-		r.notes = append(r.notes, fmt.Sprintf("rules: %d are out (%s); sluice check -v names them", c.Skipped[why], why))
+		if n := c.Skipped[why] - told[why]; n > 0 {
+			r.notes = append(r.notes, fmt.Sprintf("rules: %d are out (%s); sluice check -v names them", n, why))
+		}
 	}
 }
 
@@ -139,6 +143,9 @@ func (r *checkReport) checkRules(cfg *config.Loaded, all bool) {
 func (r *checkReport) checkSystem(cfg *config.Loaded) {
 	wrong := func(message, remedy string, path ...any) {
 		r.problems = append(r.problems, cfg.Problem(message, remedy, path...))
+	}
+	if short := descriptorsShort(&cfg.Config); short != "" {
+		r.notes = append(r.notes, short)
 	}
 	root := os.Geteuid() == 0
 	if root && cfg.User != "" {

@@ -181,6 +181,9 @@ func (d *daemon) sayOnce() {
 	if unused := c.policies.Unused(built()); len(unused) > 0 {
 		d.log.Warn("policy fields without effect in this version", "fields", unused)
 	}
+	if short := descriptorsShort(&c.cfg.Config); short != "" {
+		d.log.Warn("too few file descriptors", "err", short)
+	}
 	d.sayRules(c)
 	if len(c.cfg.Scanners.On()) == 0 {
 		d.log.Warn("no scanner is on: every message is clean")

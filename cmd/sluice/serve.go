@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
@@ -76,6 +77,18 @@ func limitMemory(cfg *config.Loaded) {
 	if os.Getenv("GOMEMLIMIT") == "" && int64(cfg.Milter.MemoryLimit) < math.MaxInt64-room {
 		debug.SetMemoryLimit(int64(cfg.Milter.MemoryLimit) + room)
 	}
+}
+
+// descriptorsShort says that the process may open too few files for max_connections: the
+// MTA's connection, the message, a copy of it for clamd and the connection to clamd, each
+// message. (Go raises the soft limit to the hard one by itself.)
+func descriptorsShort(cfg *config.Config) string {
+	need := 4*uint64(cfg.Milter.MaxConnections) + 200
+	var have syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &have); err != nil || have.Cur >= need {
+		return ""
+	}
+	return fmt.Sprintf("milter.max_connections %d may need %d file descriptors, and %d are allowed: raise LimitNOFILE= (ulimit -n), or lower it", cfg.Milter.MaxConnections, need, have.Cur)
 }
 
 // joinErrors joins errors and keeps the exit code of the first one that has one.

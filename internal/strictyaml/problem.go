@@ -16,7 +16,7 @@ type Problem struct {
 	// File is the name as it was given to Decode.
 	File string
 	// Line and Column are counted from 1, columns in characters. 0 means that no
-	// place in the file can be named.
+	// place, or no column, can be named.
 	Line, Column int
 	// Key is the path of the key, "policies[3].spam_action"; "" for the file.
 	Key string
@@ -29,7 +29,10 @@ func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
 	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+		fmt.Fprintf(&b, ":%d", p.Line)
+	}
+	if p.Line > 0 && p.Column > 0 {
+		fmt.Fprintf(&b, ":%d", p.Column)
 	}
 	if p.Key != "" {
 		b.WriteString(": " + p.Key)
