@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/internal/envelope"
 	"sluice/internal/verdict"
 	"sluice/scanners"
 )
@@ -162,5 +163,28 @@ func TestNoBuiltinRuleMarksAlone(t *testing.T) {
 func TestOrdinaryMailIsClean(t *testing.T) {
 	if total, symbols := sum(judge(t, builtin(t), example(""), scanners.Input{}).Findings); total != 0 {
 		t.Errorf("%s %v", total, symbols)
+	}
+}
+
+// TestOwnUsersMail: what the MTA adds to mail of our own users isn't missed.
+func TestOwnUsersMail(t *testing.T) {
+	s, raw := builtin(t), example("-Date\n-Message-ID")
+	tests := []struct {
+		name string
+		in   scanners.Input
+		want string
+	}{
+		{"inbound", scanners.Input{}, "SL_NO_DATE SL_NO_MESSAGE_ID"},
+		{"originating", scanners.Input{Direction: envelope.Outbound}, ""},
+		{"of this machine", scanners.Input{Envelope: &envelope.Envelope{Local: true}}, ""},
+	}
+	for _, tt := range tests {
+		var got []string
+		for _, f := range judge(t, s, raw, tt.in).Findings {
+			got = append(got, f.Symbol)
+		}
+		if slices.Sort(got); strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %v, want %s", tt.name, got, tt.want)
+		}
 	}
 }
