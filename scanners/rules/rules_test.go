@@ -101,7 +101,7 @@ func TestGTUBE(t *testing.T) {
 			}
 		})
 	}
-	if got := hits(t, set, letter(t, "Subject: Hello\n\n" + testkit.GTUBE()[:40])); strings.Contains(got, "GTUBE") {
+	if got := hits(t, set, letter(t, "Subject: Hello\n\n"+testkit.GTUBE()[:40])); strings.Contains(got, "GTUBE") {
 		t.Errorf("half the string: hits %q", got)
 	}
 }
