@@ -171,14 +171,15 @@ func gravest(v *verdict.Verdict, p *Effective, kind verdict.Kind) *verdict.Findi
 
 // failure returns the finding that says that a required scanner gave no definite
 // answer; it makes one up where the record of a scanner says so and no finding
-// does: silence is never clean.
+// does: silence is never clean. A scanner that named what it could not look at,
+// or that panicked or overran its budget, has a finding: unchecked.
 func failure(v *verdict.Verdict, p *Effective) *verdict.Finding {
 	if f := gravest(v, p, verdict.KindFailed); f != nil {
 		return f
 	}
 	var best *verdict.Finding
 	for _, r := range v.Scanners {
-		if !r.Required || r.Complete || !p.counts(r.Name) || r.Err == "" && named(v, r.Name) {
+		if !r.Required || r.Complete || !p.counts(r.Name) || named(v, r.Name) {
 			continue
 		}
 		f := verdict.Finding{Symbol: "NO_ANSWER", Kind: verdict.KindFailed, Scanner: r.Name,

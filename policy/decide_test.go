@@ -232,7 +232,8 @@ func TestSilenceIsNotClean(t *testing.T) {
 	}{
 		{"required, error", verdict.ScannerRun{Name: "clamav", Required: true, Err: "refused"}, nil, "scan_virus: true", verdict.ClassFailed},
 		{"required, incomplete without a word", verdict.ScannerRun{Name: "clamav", Required: true}, nil, "scan_virus: true", verdict.ClassFailed},
-		{"required, error and unchecked", verdict.ScannerRun{Name: "clamav", Required: true, Err: "refused"}, []verdict.Finding{unchecked}, "scan_virus: true", verdict.ClassFailed},
+		{"required, error and failed beside unchecked", verdict.ScannerRun{Name: "clamav", Required: true, Err: "refused"}, []verdict.Finding{unchecked, failed}, "scan_virus: true", verdict.ClassFailed},
+		{"a panic, which is unchecked", verdict.ScannerRun{Name: "clamav", Required: true, Err: "panic"}, []verdict.Finding{unchecked}, "scan_virus: true", verdict.ClassUnchecked},
 		{"required, incomplete but named", verdict.ScannerRun{Name: "clamav", Required: true}, []verdict.Finding{unchecked}, "scan_virus: true", verdict.ClassUnchecked},
 		{"required, complete", verdict.ScannerRun{Name: "clamav", Required: true, Complete: true}, nil, "scan_virus: true", verdict.ClassClean},
 		{"not required", verdict.ScannerRun{Name: "clamav", Err: "refused"}, nil, "scan_virus: true", verdict.ClassClean},
