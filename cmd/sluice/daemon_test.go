@@ -67,7 +67,7 @@ func startDaemon(t *testing.T, lines string) *running {
 	}
 	level := &slog.LevelVar{}
 	log := newLogger(r.log, cfg.Log, level)
-	ls, err := openListeners(cfg, log)
+	ls, err := openListeners(cfg, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,19 +46,28 @@ func lookupAccount(name string) (*account, error) {
 	return a, nil
 }
 
-// dropPrivileges becomes the configured user if this is root, and gives him the
-// directory of the store first, if it is not there yet.
-func dropPrivileges(cfg *config.Loaded, log *slog.Logger) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	if cfg.User == "" {
+// accountFor returns the configured user if this is root and there is one to become, else
+// nil.
+func accountFor(cfg *config.Loaded, log *slog.Logger) (*account, error) {
+	switch {
+	case os.Geteuid() != 0:
+		return nil, nil
+	case cfg.User == "":
 		log.Warn("running as root, because user is empty")
-		return nil
+		return nil, nil
 	}
 	a, err := lookupAccount(cfg.User)
 	if err != nil {
-		return fail(exitConfig, "user: %w", err)
+		return nil, fail(exitConfig, "user: %w", err)
+	}
+	return a, nil
+}
+
+// dropPrivileges becomes the account, unless it is nil, and gives it the directory of the
+// store first, if that is not there yet.
+func dropPrivileges(cfg *config.Loaded, a *account) error {
+	if a == nil {
+		return nil
 	}
 	for _, dir := range []string{cfg.Store.Path, filepath.Dir(cfg.SpoolDir())} {
 		if err := makeOwned(dir, a); err != nil {

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
+	"strconv"
 
 	"sluice/internal/config"
 	"sluice/milter"
@@ -19,8 +19,9 @@ type listeners struct {
 	public, admin net.Listener
 }
 
-// openListeners binds all sockets. On an error none stays open.
-func openListeners(cfg *config.Loaded, log *slog.Logger) (_ *listeners, err error) {
+// openListeners binds all sockets; the admin socket gets the group of the account that the
+// daemon will run as, if there is one. On an error none stays open.
+func openListeners(cfg *config.Loaded, a *account, log *slog.Logger) (_ *listeners, err error) {
 	ls := &listeners{}
 	defer func() {
 		if err != nil {
@@ -28,8 +29,8 @@ func openListeners(cfg *config.Loaded, log *slog.Logger) (_ *listeners, err erro
 		}
 	}()
 	group := ""
-	if u, lookupErr := user.Lookup(cfg.User); lookupErr == nil && os.Geteuid() == 0 && cfg.User != "" {
-		group = u.Gid
+	if a != nil {
+		group = strconv.Itoa(a.gid)
 	}
 	for _, e := range cfg.Milter.Listen {
 		if e.Network == "systemd" {

@@ -53,12 +53,16 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	level := &slog.LevelVar{}
 	log := newLogger(a.err, cfg.Log, level)
-	ls, err := openListeners(cfg, log)
+	account, err := accountFor(cfg, log)
+	if err != nil {
+		return err
+	}
+	ls, err := openListeners(cfg, account, log)
 	if err != nil {
 		return err
 	}
 	defer ls.close()
-	if err := dropPrivileges(cfg, log); err != nil {
+	if err := dropPrivileges(cfg, account); err != nil {
 		return err
 	}
 	limitMemory(cfg)
