@@ -147,7 +147,9 @@ func clean(scanner string, fs []verdict.Finding) []verdict.Finding {
 		f.Description = verdict.Printable(f.Description, maxDescription)
 		f.Detail = verdict.Printable(f.Detail, maxDetail)
 		f.Part = verdict.Printable(f.Part, maxPart)
-		f.Scanner = scanner
+		if f.Scanner != verdict.FinderReader { // what the reader could not render is its own word
+			f.Scanner = scanner
+		}
 	}
 	return out
 }

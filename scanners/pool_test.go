@@ -266,6 +266,15 @@ func TestFindingsAreBoundedAndCleaned(t *testing.T) {
 	}
 }
 
+// What the reader says through a scanner that had it render the text stays its own.
+func TestTheReadersWordStaysItsOwn(t *testing.T) {
+	f := verdict.Finding{Symbol: "TEXT_TOO_LONG", Kind: verdict.KindUnchecked, Scanner: verdict.FinderReader}
+	found, _ := judge(t, PoolOptions{Entries: []Entry{{Scanner: &fake{"x", finds(f)}, Stage: 1}}})
+	if len(found) != 1 || found[0].Scanner != verdict.FinderReader {
+		t.Errorf("%+v", found)
+	}
+}
+
 // A scanner has no more workers than it is given, and who waits too long has
 // failed by a limit.
 func TestWorkersAreBounded(t *testing.T) {

@@ -112,3 +112,20 @@ func TestGTUBEInEachEncoding(t *testing.T) {
 }
 
 func encode64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// TestWhatTheReaderCouldNotRender: text past the renderer's bounds is the
+// reader's finding, which counts also for those who don't use rules, and the
+// rules gave a whole answer about the rest.
+func TestWhatTheReaderCouldNotRender(t *testing.T) {
+	raw := testkit.Sized("long", 9<<20)
+	res := judge(t, builtin(t), raw, scanners.Input{})
+	if !res.Complete {
+		t.Error("no whole answer")
+	}
+	for _, f := range res.Findings {
+		if f.Kind == verdict.KindUnchecked && f.Scanner == verdict.FinderReader {
+			return
+		}
+	}
+	t.Errorf("nothing says that text was left out: %+v", res.Findings)
+}

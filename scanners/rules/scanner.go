@@ -66,9 +66,7 @@ func (s *Scanner) Scan(ctx context.Context, in *scanners.Input) (scanners.Result
 		res.Findings = append(res.Findings, verdict.Finding{Symbol: SymbolPartial, Kind: verdict.KindUnchecked, Scanner: Name,
 			Description: "the time for rules ran out: not all of them were run"})
 	}
-	for _, f := range m.content.Findings {
-		res.Findings = append(res.Findings, f)
-		res.Complete = res.Complete && f.Kind != verdict.KindUnchecked
-	}
+	// What the reader could not render it says itself, and it counts for everyone.
+	res.Findings = append(res.Findings, m.content.Findings...)
 	return res, nil
 }
