@@ -285,9 +285,7 @@ func bears(b policy.Bearing) string {
 	if b.Class != verdict.ClassClean {
 		s = append(s, b.Class.String())
 	}
-	for _, t := range b.Tags {
-		s = append(s, t)
-	}
+	s = append(s, b.Tags...)
 	return strings.Join(s, " ")
 }
 

@@ -366,7 +366,7 @@ func TestLookUpsAgree(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if a := addresses[0]; s.Inbound(a) != s.Inbound(a) {
+	if first, again := s.Inbound(addresses[0]), s.Inbound(addresses[0]); first != again {
 		t.Error("a policy is made anew at each look-up")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -258,7 +259,7 @@ func TestFindingsAreBoundedAndCleaned(t *testing.T) {
 	}
 	f := found[0]
 	if f.Symbol != "bad__Symbol__" || f.Scanner != "x" || len(f.Description) > maxDescription || len(f.Detail) > maxDetail || len(f.Part) > maxPart ||
-		strings.ContainsAny(f.Description+f.Detail, "\r\n\x00\x1b\xff") {
+		strings.ContainsAny(f.Description+f.Detail, "\r\n\x00\x1b") || !utf8.ValidString(f.Detail) {
 		t.Errorf("%+v", f)
 	}
 	if found[1].Symbol != "FINDINGS_LIMIT" || found[1].Kind != verdict.KindUnchecked {

@@ -49,20 +49,20 @@ type common struct {
 
 type sample struct {
 	common
-	Name     string             `yaml:"name"`
-	On       bool               `yaml:"on"`
-	Timeout  time.Duration      `yaml:"timeout"`
-	Size     Size               `yaml:"size"`
-	Score    *float64           `yaml:"score"`
-	Mode     octal              `yaml:"mode"`
-	Port     uint16             `yaml:"port"`
-	List     []string           `yaml:"list"`
-	Map      map[string]*string `yaml:"map"`
-	Sub      struct{ A, B int } `yaml:"sub"`
-	Items    []item             `yaml:"items"`
-	Scanner  toggle             `yaml:"scanner"`
-	Unread   string
-	unlisted string
+	Name    string             `yaml:"name"`
+	On      bool               `yaml:"on"`
+	Timeout time.Duration      `yaml:"timeout"`
+	Size    Size               `yaml:"size"`
+	Score   *float64           `yaml:"score"`
+	Mode    octal              `yaml:"mode"`
+	Port    uint16             `yaml:"port"`
+	List    []string           `yaml:"list"`
+	Map     map[string]*string `yaml:"map"`
+	Sub     struct{ A, B int } `yaml:"sub"`
+	Items   []item             `yaml:"items"`
+	Scanner toggle             `yaml:"scanner"`
+	Unread  string
+	_       string
 }
 
 type item struct {

@@ -97,7 +97,7 @@ func (w *wire) reply(e *endpoint, b []byte) (answer, error) {
 	for n < len(b) {
 		m, err := w.conn.Read(b[n:])
 		n += m
-		if bytes.IndexAny(b[n-m:n], "\x00\n") >= 0 {
+		if bytes.ContainsAny(b[n-m:n], "\x00\n") {
 			break
 		}
 		if err == nil {
