@@ -392,42 +392,70 @@ func (c *conn) drain() {
 	}
 }
 
-// attend calls f while it keeps the MTA waiting with progress frames and watches the
-// socket. gone is called as soon as the MTA is seen to be gone; attend then returns why.
-// Neither goroutine is left when it returns.
+// attendAfter is how long Finish may take before the MTA is looked after. Most messages
+// are answered sooner and pay nothing for it.
+const attendAfter = 100 * time.Millisecond
+
+// attend calls f. If f takes long it keeps the MTA waiting with progress frames and watches
+// the socket: gone is called as soon as the MTA is seen to be gone, and attend then returns
+// why. No goroutine is left when it returns.
 func (c *conn) attend(gone func(), f func()) error {
-	c.Conn.SetReadDeadline(time.Time{}) // an error shows in the read
+	var (
+		mu      sync.Mutex // guards over, and the read deadline
+		over    bool
+		lost    error
+		stop    = make(chan struct{})
+		stopped = make(chan struct{})
+	)
+	timer := time.AfterFunc(min(attendAfter, c.o.ProgressInterval), func() {
+		defer close(stopped)
+		mu.Lock()
+		if !over {
+			c.Conn.SetReadDeadline(time.Time{}) // an error shows in the read
+		}
+		mu.Unlock()
+		lost = c.lookAfter(stop, gone)
+	})
+	func() {
+		defer func() {
+			if timer.Stop() {
+				return
+			}
+			mu.Lock()
+			over = true
+			c.Conn.SetReadDeadline(time.Unix(1, 0)) // ends the watch
+			mu.Unlock()
+			close(stop)
+			<-stopped
+		}()
+		f()
+	}()
+	return lost
+}
+
+// lookAfter watches the MTA and tells it to wait, until stop is closed.
+func (c *conn) lookAfter(stop <-chan struct{}, gone func()) error {
 	var watched, ticked error
-	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if watched = c.watch(stop); watched != nil {
 			gone()
 		}
 	})
-	wg.Go(func() {
-		ticker := time.NewTicker(c.o.ProgressInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-ticker.C:
-			}
+	ticker := time.NewTicker(c.o.ProgressInterval)
+	defer ticker.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-stop:
+			waiting = false
+		case <-ticker.C:
 			if ticked = c.send([]byte{0, 0, 0, 1, codeProgress}); ticked != nil {
 				gone()
-				return
+				waiting = false
 			}
 		}
-	})
-	func() {
-		defer func() {
-			close(stop)
-			c.Conn.SetReadDeadline(time.Unix(1, 0)) // ends the watch
-			wg.Wait()
-		}()
-		f()
-	}()
+	}
+	wg.Wait()
 	return errors.Join(watched, ticked)
 }
 
