@@ -62,10 +62,11 @@ fuzz:
 	done
 
 # Writes the pages that are made from the code.
-GENERATED := docs/config.md
+GENERATED := docs/config.md docs/metrics.md docs/policy.md
 docs:
 	go run ./internal/config/gen >docs/config.md.new
 	mv docs/config.md.new docs/config.md
+	go run ./cmd/sluice docs docs
 
 servers:
 	@deploy/install-test-servers.sh

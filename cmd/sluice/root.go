@@ -62,7 +62,7 @@ func newRoot(s streams) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fail(exitUsage, "%w\n%s --help says what there is", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.newServe(), a.newScan(), a.newCheck(), a.newConfig(), a.newStatus(), a.newPolicy(), a.newVersion(), a.newMan(root))
+	root.AddCommand(a.newServe(), a.newScan(), a.newCheck(), a.newConfig(), a.newStatus(), a.newPolicy(), a.newVersion(), a.newMan(root), a.newDocs())
 	for _, c := range allCommands(root) {
 		if args := c.Args; args != nil {
 			c.Args = func(cmd *cobra.Command, got []string) error { return usage(cmd, args(cmd, got)) }

@@ -45,6 +45,8 @@ type Metrics struct {
 	lookup        *prometheus.HistogramVec
 	reloadGood    prometheus.Gauge
 	reloadSuccess prometheus.Gauge
+	// unshipped stays 0 until there is a store.
+	unshipped prometheus.Gauge
 }
 
 // histogram makes options for a histogram that is both native and classic.
@@ -88,6 +90,7 @@ func NewMetrics(reg prometheus.Registerer, b Build) (*Metrics, error) {
 			"Time to look up the policies of one message's recipients, by source.", []float64{.000001, .000005, .00001, .00005, .0001, .0005, .001, .005, .01, .1, 1}), []string{"source"}),
 		reloadGood:    gauge("sluice_config_last_reload_successful", "1 if the last reading of the configuration succeeded."),
 		reloadSuccess: gauge("sluice_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, in Unix time."),
+		unshipped:     gauge("sluice_unshipped_sole_copies", "Messages of which this node alone has the only copy; 0 while there is no store."),
 	}
 	for _, d := range []envelope.Direction{envelope.Inbound, envelope.Outbound} {
 		for _, c := range verdict.AllClasses() {
@@ -112,7 +115,7 @@ func NewMetrics(reg prometheus.Registerer, b Build) (*Metrics, error) {
 	})
 	info.Set(1)
 	return m, register(reg, m.messages, m.abandoned, m.bypass, m.compromise, m.split, m.panics, m.unanswered, m.refused,
-		m.recordErrors, m.duration, m.size, m.lookup, m.reloadGood, m.reloadSuccess, info)
+		m.recordErrors, m.duration, m.size, m.lookup, m.reloadGood, m.reloadSuccess, m.unshipped, info)
 }
 
 // Panicked counts a panic that was recovered (sluice_panics_total): scanners.Pool
