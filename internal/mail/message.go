@@ -19,8 +19,9 @@ import (
 // After an error of WriteField, EndHeader or Write nothing more can be written: the
 // writer calls Abort.
 type Message struct {
-	spool *Spool
-	done  chan struct{} // closed when complete or aborted
+	spool    *Spool
+	maxBytes int64         // the limit of its size, 0: none
+	done     chan struct{} // closed when complete or aborted
 
 	// Only the writer uses these.
 	sum      hash.Hash
@@ -128,7 +129,7 @@ func (m *Message) Write(p []byte) (int, error) {
 	if !open {
 		return 0, ErrAborted
 	}
-	if m.spool.opts.MaxMessage > 0 && int64(len(p)) > m.spool.opts.MaxMessage-size {
+	if m.maxBytes > 0 && int64(len(p)) > m.maxBytes-size {
 		m.failure = ErrTooLarge
 		return 0, m.failure
 	}
@@ -243,10 +244,11 @@ func (m *Message) leaveHead(end int64) error {
 
 // newDiskFile reserves room on disk and makes a file.
 func (m *Message) newDiskFile(reserve int64) (*os.File, error) {
-	if m.spool.dir == nil || !m.spool.disk.reserve(reserve) {
+	dir := m.spool.dir.Load()
+	if dir == nil || !m.spool.disk.reserve(reserve) {
 		return nil, ErrSpoolFull
 	}
-	f, err := m.spool.createOnDisk()
+	f, err := createOnDisk(dir)
 	if err != nil {
 		m.spool.disk.release(reserve)
 		return nil, err

@@ -32,11 +32,13 @@ type SpoolOptions struct {
 // Spool makes messages and accounts for the room they take. Safe for concurrent
 // use.
 type Spool struct {
-	opts   SpoolOptions
-	memory room
-	disk   room
-	// dir is the open directory, nil if nothing is kept on disk.
-	dir     *os.File
+	path       string // of the directory
+	memory     room
+	disk       room
+	maxMessage atomic.Int64
+	// dir is the open directory, nil as long as nothing was to be kept on disk.
+	dir     atomic.Pointer[os.File]
+	setting sync.Mutex // held by SetLimits
 	buffers [bufferClasses]sync.Pool
 	lines   sync.Pool // of *bufio.Reader, for the parser
 }
@@ -63,17 +65,17 @@ const (
 	namePrefix = "sluice-"
 )
 
-// room counts reserved bytes against a limit.
+// room counts reserved bytes against a limit. A limit that was lowered below what
+// is used leaves no room until enough is released.
 type room struct {
-	limit int64
-	used  atomic.Int64
+	limit, used atomic.Int64
 }
 
 // reserve takes n bytes and reports whether there was room.
 func (r *room) reserve(n int64) bool {
 	for {
 		used := r.used.Load()
-		if n > r.limit-used {
+		if n > r.limit.Load()-used {
 			return false
 		}
 		if r.used.CompareAndSwap(used, used+n) {
@@ -84,48 +86,89 @@ func (r *room) reserve(n int64) bool {
 
 func (r *room) release(n int64) { r.used.Add(-n) }
 
-func (r *room) free() int64 { return r.limit - r.used.Load() }
+func (r *room) free() int64 { return r.limit.Load() - r.used.Load() }
 
 // NewSpool makes the directory and checks that it is ours alone and that it can
 // be written to. Files that a killed process left there are removed.
 func NewSpool(o SpoolOptions) (*Spool, error) {
-	s := &Spool{opts: o, memory: room{limit: o.MemoryLimit}, disk: room{limit: o.MaxBytes}}
-	if o.MaxBytes <= 0 {
-		return s, nil
-	}
-	if o.Dir == "" {
-		return nil, errors.New("spool: no directory given")
-	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("spool: make directory: %w", err)
-	}
-	fd, err := ignoringEINTR(func() (int, error) {
-		return unix.Open(o.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("spool: open directory %s (it may not be a symbolic link): %w", o.Dir, err)
-	}
-	s.dir = os.NewFile(uintptr(fd), o.Dir)
-	if err := s.checkDirectory(); err != nil {
-		_ = s.dir.Close() // the first error is the one to tell
+	s := &Spool{path: o.Dir}
+	if err := s.SetLimits(SpoolLimits{MemoryLimit: o.MemoryLimit, MaxBytes: o.MaxBytes, MaxMessage: o.MaxMessage}); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Spool) checkDirectory() error {
-	st, err := s.dir.Stat()
+// SpoolLimits are the limits of SpoolOptions.
+type SpoolLimits struct {
+	MemoryLimit, MaxBytes, MaxMessage int64
+}
+
+// SetLimits puts other limits in force while messages are in flight. None of those
+// loses what has arrived: a limit below what is used only refuses new bytes, in memory (the
+// message then goes to disk) or on disk (ErrSpoolFull), until enough has been given
+// back. MaxMessage holds for messages that begin from now on.
+//
+// It fails, and changes nothing, if bytes are to be kept on disk for the first time
+// and the directory is of no use.
+func (s *Spool) SetLimits(l SpoolLimits) error {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	if l.MaxBytes > 0 && s.dir.Load() == nil {
+		dir, err := openDirectory(s.path)
+		if err != nil {
+			return err
+		}
+		s.dir.Store(dir)
+	}
+	s.memory.limit.Store(l.MemoryLimit)
+	s.disk.limit.Store(max(0, l.MaxBytes))
+	s.maxMessage.Store(l.MaxMessage)
+	return nil
+}
+
+// Limits returns the limits that are in force.
+func (s *Spool) Limits() SpoolLimits {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	return SpoolLimits{MemoryLimit: s.memory.limit.Load(), MaxBytes: s.disk.limit.Load(), MaxMessage: s.maxMessage.Load()}
+}
+
+// openDirectory makes and opens the directory for files.
+func openDirectory(path string) (*os.File, error) {
+	if path == "" {
+		return nil, errors.New("spool: no directory given")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("spool: make directory: %w", err)
+	}
+	fd, err := ignoringEINTR(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool: open directory %s (it may not be a symbolic link): %w", path, err)
+	}
+	dir := os.NewFile(uintptr(fd), path)
+	if err := checkDirectory(dir); err != nil {
+		_ = dir.Close() // the first error is the one to tell
+		return nil, err
+	}
+	return dir, nil
+}
+
+// checkDirectory checks that a directory is ours alone, clears it and writes to it.
+func checkDirectory(dir *os.File) error {
+	st, err := dir.Stat()
 	if err != nil {
 		return fmt.Errorf("spool: look at directory: %w", err)
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || int(sys.Uid) != os.Geteuid():
-		return fmt.Errorf("spool: directory %s belongs to another user: chown it", s.opts.Dir)
+		return fmt.Errorf("spool: directory %s belongs to another user: chown it", dir.Name())
 	case st.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("spool: directory %s is open to others (mode %04o): chmod 0700 it", s.opts.Dir, st.Mode().Perm())
+		return fmt.Errorf("spool: directory %s is open to others (mode %04o): chmod 0700 it", dir.Name(), st.Mode().Perm())
 	}
-	names, err := s.dir.Readdirnames(-1)
+	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("spool: list directory: %w", err)
 	}
@@ -133,10 +176,10 @@ func (s *Spool) checkDirectory() error {
 		if strings.HasPrefix(name, namePrefix) {
 			// A living process has its name here for microseconds only, and does
 			// not mind when it is gone.
-			_ = unix.Unlinkat(int(s.dir.Fd()), name, 0)
+			_ = unix.Unlinkat(int(dir.Fd()), name, 0)
 		}
 	}
-	f, err := s.createOnDisk()
+	f, err := createOnDisk(dir)
 	if err != nil {
 		return err
 	}
@@ -145,10 +188,11 @@ func (s *Spool) checkDirectory() error {
 
 // Close gives back the directory. No message may be in use any more.
 func (s *Spool) Close() error {
-	if s.dir == nil {
+	dir := s.dir.Load()
+	if dir == nil {
 		return nil
 	}
-	return s.dir.Close()
+	return dir.Close()
 }
 
 // Full reports whether no further message should be begun: both memory and
@@ -157,12 +201,13 @@ func (s *Spool) Full() bool {
 	if s.memory.free() >= smallMessage {
 		return false
 	}
-	if s.dir == nil || s.disk.free() < fileStep {
+	dir := s.dir.Load()
+	if dir == nil || s.disk.free() < fileStep {
 		return true
 	}
 	// The counter has room, the file system may have none: others write there too.
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
 		return false // Write will say what is wrong
 	}
 	return int64(st.Bavail)*st.Bsize < fileStep
@@ -173,12 +218,12 @@ func (s *Spool) Used() (memory, disk int64) { return s.memory.used.Load(), s.dis
 
 // New begins a message. The caller must Close it.
 func (s *Spool) New() *Message {
-	return &Message{spool: s, done: make(chan struct{}), sum: sha256.New()}
+	return &Message{spool: s, maxBytes: s.maxMessage.Load(), done: make(chan struct{}), sum: sha256.New()}
 }
 
 // createOnDisk makes a file in the directory that has no name any more.
-func (s *Spool) createOnDisk() (*os.File, error) {
-	dir := int(s.dir.Fd())
+func createOnDisk(in *os.File) (*os.File, error) {
+	dir := int(in.Fd())
 	for {
 		name := fmt.Sprintf("%s%016x", namePrefix, rand.Uint64())
 		fd, err := ignoringEINTR(func() (int, error) {
@@ -188,12 +233,12 @@ func (s *Spool) createOnDisk() (*os.File, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("spool: create file in %s: %w", s.opts.Dir, err)
+			return nil, fmt.Errorf("spool: create file in %s: %w", in.Name(), err)
 		}
 		f := os.NewFile(uintptr(fd), name)
 		if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			_ = f.Close() // the first error is the one to tell
-			return nil, fmt.Errorf("spool: unlink file in %s: %w", s.opts.Dir, err)
+			return nil, fmt.Errorf("spool: unlink file in %s: %w", in.Name(), err)
 		}
 		return f, nil
 	}
