@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/pg":            {},
 	"internal/testkit":       {},
 	"cmd/sluice/*":           {}, // tests of the whole
+	"cmd/sluice/e2e":         {}, // tests only
 	"scanners/rules/fit":     {"scanners", "scanners/rules", "internal/mail", "internal/verdict", "internal/envelope"},
 }
 
