@@ -38,18 +38,27 @@ tell more.`,
 }
 
 func (a *app) status(ctx context.Context, asJSON bool) error {
-	cfg, err := a.loadGood()
-	if err != nil {
-		return err
-	}
-	if cfg.HTTP.Admin.Network == "" {
+	// The daemon goes on with what it read last, whatever has become of the file since, and
+	// just then one wants to know.
+	cfg, problems := a.load()
+	switch {
+	case cfg.HTTP.Admin.Network != "":
+	case len(problems) > 0:
+		return problemsError(problems)
+	default:
 		return fail(exitConfig, "http.admin is empty, so that there is no socket to ask")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	s, err := web.FetchStatus(ctx, cfg.HTTP.Admin.Address)
+	if err != nil && len(problems) > 0 {
+		return problemsError(problems)
+	}
 	if err != nil {
 		return statusError(cfg.HTTP.Admin.Address, err)
+	}
+	if len(problems) > 0 {
+		fmt.Fprintln(a.err, "sluice: the configuration file is wrong now; sluice check tells what, and the daemon goes on with what it read before")
 	}
 	if asJSON {
 		err = json.NewEncoder(a.out).Encode(s)
