@@ -108,6 +108,9 @@ type Server struct {
 	crowded         atomic.Bool // past MaxConnections: said once
 	skipped         sync.Once   // changes that the MTA doesn't permit: said once
 
+	limits atomic.Pointer[Limits] // in place of those in o
+	slots  slots
+
 	mu       sync.Mutex // guards sessions and draining
 	sessions map[*conn]struct{}
 	draining bool
@@ -118,7 +121,9 @@ func New(o Options) (*Server, error) {
 	if o.Gateway == nil {
 		return nil, errors.New("milter: no gateway")
 	}
-	return &Server{o: o.withDefaults(), sessions: make(map[*conn]struct{})}, nil
+	s := &Server{o: o.withDefaults(), sessions: make(map[*conn]struct{})}
+	s.SetLimits(Limits{MaxConnections: s.o.MaxConnections, DrainTimeout: s.o.DrainTimeout})
+	return s, nil
 }
 
 // Connections returns how many connections are open.
@@ -149,14 +154,13 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 
 	var acceptors, sessions sync.WaitGroup
 	errs := make([]error, len(listeners))
-	// Each waiting acceptor holds a slot.
-	slots := make(chan struct{}, s.o.MaxConnections+s.o.ReserveConnections+len(listeners)-1)
+	s.slots.acceptors(len(listeners))
 	for i, l := range listeners {
 		acceptors.Go(func() {
-			errs[i] = s.accept(accepting, l, slots, func(sock net.Conn) {
+			errs[i] = s.accept(accepting, l, func(sock net.Conn) {
 				sessions.Go(func() {
 					s.serve(base, sock)
-					<-slots
+					s.slots.giveBack()
 				})
 			})
 			stop()
@@ -168,7 +172,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	s.drain()
 	done := make(chan struct{})
 	go func() { sessions.Wait(); close(done) }()
-	if !within(done, s.o.DrainTimeout) {
+	if !within(done, s.Limits().DrainTimeout) {
 		s.o.Log.Warn("drain took too long, messages under way are cancelled", "connections", s.Connections())
 		cancel()
 		if !within(done, s.o.DrainGrace) {
@@ -193,12 +197,10 @@ func within(done <-chan struct{}, d time.Duration) bool {
 
 // accept hands connections on, one slot each, until ctx ends. Errors of Accept, such
 // as no descriptor being left, are waited out.
-func (s *Server) accept(ctx context.Context, l net.Listener, slots chan struct{}, start func(net.Conn)) error {
+func (s *Server) accept(ctx context.Context, l net.Listener, start func(net.Conn)) error {
 	var pause time.Duration
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+		if !s.slots.take(ctx) {
 			return nil
 		}
 		sock, err := l.Accept()
@@ -207,7 +209,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, slots chan struct{}
 			start(sock)
 			continue
 		}
-		<-slots
+		s.slots.giveBack()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -279,7 +281,7 @@ func (s *Server) ended(log *slog.Logger, h *handler) {
 func (s *Server) admit() bool {
 	// A reserve of its own for the daemons that hand back what we re-injected
 	// ({daemon_name}, known at MAIL) belongs here, once there is re-injection.
-	if s.filtering.Add(1) <= int64(s.o.MaxConnections) {
+	if s.filtering.Add(1) <= int64(s.Limits().MaxConnections) {
 		s.crowded.Store(false)
 		return true
 	}
