@@ -69,7 +69,7 @@ func (r *run) texts(g *group, lines []string) {
 			if !r.open(u) {
 				break
 			}
-			if r.confirm(u, octets(line), i); r.clock.spent() {
+			if r.confirm(u, line, i); r.clock.spent() {
 				return
 			}
 		}
@@ -90,7 +90,7 @@ func (r *run) prefiltered(g *group, line string, index int) {
 	if len(r.candidates) == 0 {
 		return
 	}
-	text := octets(line)
+	text := line
 	for _, u := range r.candidates {
 		if r.open(u) {
 			if r.confirm(u, text, index); r.clock.spent() {
@@ -100,17 +100,17 @@ func (r *run) prefiltered(g *group, line string, index int) {
 	}
 }
 
-// confirm runs a rule's pattern on text, which has gone through octets.
+// confirm runs a rule's pattern on text.
 func (r *run) confirm(u *rule, text string, index int) {
 	if u.noSubject && index == 0 && u.kind == kindBody {
 		return
 	}
 	if u.maxHits > 1 {
 		left := u.maxHits - int(r.values[u.slot])
-		r.values[u.slot] += float64(u.re.count(text, left))
+		r.values[u.slot] += float64(u.re.count(text, left, r.clock))
 		return
 	}
-	if u.re.match(text) {
+	if u.re.match(text, r.clock) {
 		r.values[u.slot] = 1
 	}
 }
@@ -171,7 +171,7 @@ func (r *run) field(g *headerGroup, value string, present bool) {
 	if !present {
 		for _, u := range g.all {
 			if !u.exists && r.open(u) {
-				r.fieldRule(u, octets(u.unset))
+				r.fieldRule(u, u.unset)
 			}
 		}
 		return
@@ -190,7 +190,7 @@ func (r *run) field(g *headerGroup, value string, present bool) {
 	if len(g.always) == 0 {
 		return
 	}
-	text := octets(value)
+	text := value
 	for _, u := range g.always {
 		if r.open(u) {
 			r.fieldRule(u, text)
@@ -203,7 +203,7 @@ func (r *run) fieldRule(u *rule, text string) {
 		return
 	}
 	if u.negated {
-		if !u.re.match(text) {
+		if !u.re.match(text, r.clock) && !r.clock.spent() {
 			r.values[u.slot] = 1
 		}
 		return

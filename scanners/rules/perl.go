@@ -7,6 +7,7 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -21,20 +22,37 @@ const (
 	maxGroups  = 200      // nesting
 )
 
-// pattern is a compiled regular expression.
+// pattern is a compiled regular expression. It looks at octets, as Perl does at
+// a byte string.
 type pattern struct {
-	re *regexp.Regexp
+	expr string // in RE2's syntax
+	dfa  *dfa
+	// regexp compiles expr, once, for what the automaton can't tell.
+	regexp func() (*regexp.Regexp, error)
 	// literals: every match contains at least one of these octet strings, ASCII
 	// letters in lower case; nil if nothing is known.
 	literals []string
 }
 
-// match reports whether the pattern is found in s, which must have gone through
-// octets.
-func (p *pattern) match(s string) bool { return p.re.MatchString(s) }
+// match reports whether the pattern is found in s; false if the clock, which may
+// be nil, runs out.
+func (p *pattern) match(s string, c *clock) bool { return p.dfa.found(s, c) }
 
 // count returns the number of matches in s, at most limit.
-func (p *pattern) count(s string, limit int) int { return len(p.re.FindAllStringIndex(s, limit)) }
+func (p *pattern) count(s string, limit int, c *clock) int {
+	if limit < 1 || !p.match(s, c) {
+		return 0
+	}
+	re, err := p.regexp()
+	if limit == 1 || err != nil { // the automaton is of the same expression
+		return 1
+	}
+	c.work(slowWork * len(s))
+	return len(re.FindAllStringIndex(octets(s), limit))
+}
+
+// slowWork is how many times the automaton's time regexp takes for an octet.
+const slowWork = 50
 
 // octets returns s with each octet as one rune, which is how Perl sees a byte
 // string. Text that is ASCII is returned as it is, without a copy.
@@ -74,11 +92,12 @@ func compileRegex(src string) (*pattern, error) {
 		return nil, fmt.Errorf("the pattern grows to %d instructions (at most %d): %w", n, maxProgram, errUnsupported)
 	}
 	tree = tree.Simplify()
-	re, err := regexp.Compile(expr)
+	prog, err := syntax.Compile(tree)
 	if err != nil {
 		return nil, parseFailure(err)
 	}
-	return &pattern{re: re, literals: requiredLiterals(tree)}, nil
+	return &pattern{expr: expr, dfa: newDFA(prog), literals: requiredLiterals(tree),
+		regexp: sync.OnceValues(func() (*regexp.Regexp, error) { return regexp.Compile(expr) })}, nil
 }
 
 // size estimates the instructions of a pattern once its repetitions are written

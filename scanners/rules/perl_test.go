@@ -164,14 +164,14 @@ func TestPatternsMatchAsInPerl(t *testing.T) {
 		}
 		var got strings.Builder
 		for _, text := range c.texts {
-			if p.match(octets(strings.ReplaceAll(text, "\x01", "\x02"))) {
+			if p.match(strings.ReplaceAll(text, "\x01", "\x02"), nil) {
 				got.WriteByte('1')
 			} else {
 				got.WriteByte('0')
 			}
 		}
 		if got.String() != want {
-			t.Errorf("%s on %q: %s, Perl says %s (as %s)", c.pattern, c.texts, got.String(), want, p.re)
+			t.Errorf("%s on %q: %s, Perl says %s (as %s)", c.pattern, c.texts, got.String(), want, p.expr)
 		}
 	}
 }
@@ -220,7 +220,7 @@ func TestPatternsThatAreOut(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := compileRegex(tt.pattern)
 			if err == nil {
-				t.Fatalf("compiled as %s", cut(p.re.String(), 100))
+				t.Fatalf("compiled as %s", cut(p.expr, 100))
 			}
 			if errors.Is(err, errUnsupported) != tt.unsupported || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %q (unsupported %v)", err, errors.Is(err, errUnsupported))
@@ -287,7 +287,7 @@ func FuzzTranslate(f *testing.F) {
 			}
 			return
 		}
-		if len(text) > 4<<10 || p.literals == nil || !p.match(octets(text)) {
+		if len(text) > 4<<10 || p.literals == nil || !p.match(text, nil) {
 			return
 		}
 		found := false

@@ -29,6 +29,7 @@ type Ruleset struct {
 	// adjust are the scores that files give to symbols of other scanners.
 	adjust map[string]verdict.Score
 	cover  Coverage
+	memory dfaMemory
 }
 
 // rule is one compiled rule.
@@ -320,6 +321,9 @@ func (b *builder) place(rules []*rule) {
 	for i, u := range rules {
 		u.slot = i
 		s.slots[u.name] = i
+		if u.re != nil {
+			s.memory.adopt(u.re.dfa)
+		}
 	}
 	s.rules = rules
 	var body, raw, uri, full []*rule

@@ -8,16 +8,19 @@ import (
 	"sluice/internal/verdict"
 )
 
-// clock tells when a message's budget is used up. For one goroutine.
+// clock tells when a message's budget is used up. It looks at the time after a
+// fixed amount of work, so that neither many small texts nor a large one go
+// unseen. For one goroutine. A nil clock never runs out.
 type clock struct {
 	ctx   context.Context
 	until time.Time
-	calls int
+	done  int // work since the last look
 	over  bool
 }
 
-// clockEvery is how many patterns run between two looks at the clock.
-const clockEvery = 32
+// clockWork is the work between two looks at the time, in octets that an
+// automaton passes over: about a tenth of a millisecond.
+const clockWork = 64 << 10
 
 func newClock(ctx context.Context, budget time.Duration) *clock {
 	c := &clock{ctx: ctx, until: time.Now().Add(budget)}
@@ -29,16 +32,24 @@ func newClock(ctx context.Context, budget time.Duration) *clock {
 }
 
 func (c *clock) look() {
+	c.done = 0
 	c.over = c.over || c.ctx.Err() != nil || !time.Now().Before(c.until)
 }
 
-// spent reports whether the budget is used up.
-func (c *clock) spent() bool {
-	if c.calls++; c.calls%clockEvery == 0 {
+// work notes that n octets were passed over, or as much was done, and reports
+// whether the budget is used up.
+func (c *clock) work(n int) bool {
+	if c == nil {
+		return false
+	}
+	if c.done += n; c.done >= clockWork {
 		c.look()
 	}
 	return c.over
 }
+
+// spent reports whether the budget is used up.
+func (c *clock) spent() bool { return c.over }
 
 // outcome is what a set says about a message.
 type outcome struct {
