@@ -103,7 +103,7 @@ func (b *bench) startClamavMilter(ctx context.Context) (*peer, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "clamav-milter.conf")
-	content := fmt.Sprintf("MilterSocket unix:%s/milter.sock\nMilterSocketMode 666\nClamdSocket unix:%s\nForeground yes\nAddHeader Replace\nOnInfected Reject\nMaxFileSize 100M\n", dir, b.clamd.Socket)
+	content := fmt.Sprintf("MilterSocket unix:%[1]s/milter.sock\nMilterSocketMode 666\nClamdSocket unix:%[2]s\nForeground yes\nAddHeader Replace\nOnInfected Reject\nMaxFileSize 100M\nTemporaryDirectory %[1]s\n", dir, b.clamd.Socket)
 	if err := os.WriteFile(config, []byte(content), 0o644); err != nil {
 		return nil, err
 	}
