@@ -35,6 +35,9 @@ type options struct {
 	user string
 }
 
+// gorace makes the first race end the program, and its end quick.
+const gorace = "GORACE=halt_on_error=1 atexit_sleep_ms=10"
+
 const onlyRules = "{rules: {paths: []}}"
 
 // withClamd is the section scanners with a clamd, or several.
@@ -70,6 +73,15 @@ func startDaemon(t *testing.T, o options) *daemon {
 }
 
 func runDaemon(dir string, o options) (*daemon, error) {
+	d, err := prepareDaemon(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	return d, d.start()
+}
+
+// prepareDaemon writes its files.
+func prepareDaemon(dir string, o options) (*daemon, error) {
 	port, err := testkit.FindPort()
 	if err != nil {
 		return nil, err
@@ -87,10 +99,7 @@ func runDaemon(dir string, o options) (*daemon, error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(d.config, []byte(d.configuration()), 0o644); err != nil {
-		return nil, err
-	}
-	return d, d.start()
+	return d, os.WriteFile(d.config, []byte(d.configuration()), 0o644)
 }
 
 func (d *daemon) configuration() string {
@@ -121,7 +130,7 @@ func (d *daemon) start() error {
 	command := append(append([]string{}, d.o.prefix...), d.o.binary, "serve", "--config", d.config)
 	p, err := testkit.StartProcess(context.Background(), testkit.Command{
 		Path: command[0], Args: command[1:], Dir: d.dir, Log: filepath.Join(d.dir, "sluice.log"),
-		Env:   append(append(os.Environ(), "GORACE=halt_on_error=1"), d.o.env...),
+		Env:   append(append(os.Environ(), gorace), d.o.env...),
 		Ready: func(ctx context.Context) error { _, err := d.get(ctx, "/healthz"); return err },
 		// A milter that is asked to end may take its drain_timeout.
 		ReadyWithin: patience, StopWithin: patience,
@@ -243,6 +252,7 @@ func (d *daemon) command(t *testing.T, args ...string) (out string, code int) {
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	cmd := exec.CommandContext(ctx, d.o.binary, append(args, "--config", d.config)...)
+	cmd.Env = append(os.Environ(), gorace)
 	var b bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &b, &b
 	if err := cmd.Run(); cmd.ProcessState == nil {
@@ -256,7 +266,8 @@ func (d *daemon) status(t *testing.T) map[string]any {
 	t.Helper()
 	out, code := d.command(t, "status", "--json")
 	var s map[string]any
-	if err := json.Unmarshal([]byte(out), &s); err != nil || code != 0 {
+	object := out[max(strings.IndexByte(out, '{'), 0):] // below what it may complain of
+	if err := json.Unmarshal([]byte(object), &s); err != nil || code != 0 {
 		t.Fatalf("sluice status: exit %d, %v\n%s", code, err, out)
 	}
 	return s
