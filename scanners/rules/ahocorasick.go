@@ -7,7 +7,9 @@ type automaton struct {
 	// class maps an octet to its column; octets in no literal share column 0.
 	class [256]uint8
 	width int
-	// next is the transition table, state*width+column.
+	// next is the transition table, state*width+column. While the automaton is
+	// built it holds states; at the end states times width, inverted (negative) if
+	// a literal ends there.
 	next []int32
 	// owners of the literals that end in a state, those of its suffixes included.
 	owners [][]int32
@@ -40,6 +42,11 @@ func newAutomaton(literals [][]string) *automaton {
 		}
 	}
 	a.link()
+	for i, s := range a.next {
+		if a.next[i] = s * int32(a.width); a.owners[s] != nil {
+			a.next[i] = ^a.next[i]
+		}
+	}
 	return a
 }
 
@@ -91,11 +98,12 @@ func (a *automaton) link() {
 // find calls hit for each owner of a literal that ends somewhere in s; the same
 // owner may come several times.
 func (a *automaton) find(s string, hit func(owner int32)) {
-	state := int32(0)
+	row := int32(0)
 	for i := range len(s) {
-		state = a.next[int(state)*a.width+int(a.class[s[i]])]
-		if found := a.owners[state]; found != nil {
-			for _, o := range found {
+		row = a.next[int(row)+int(a.class[s[i]])]
+		if row < 0 {
+			row = ^row
+			for _, o := range a.owners[int(row)/a.width] {
 				hit(o)
 			}
 		}

@@ -22,6 +22,10 @@ type dfa struct {
 	memory *dfaMemory // nil: bounded by maxStateBytes only
 	once   sync.Once
 	cache  atomic.Pointer[stateCache]
+	// passed are the octets seen since the states were last thrown away; wild is
+	// set when they were too few: the states of one text don't serve the next.
+	passed atomic.Int64
+	wild   atomic.Bool
 
 	// What follows is made by prepare.
 	nodes []node
@@ -57,6 +61,10 @@ const (
 	maxStateBytes = 1 << 20
 	maxAllStates  = 64 << 20
 )
+
+// minReuse is how many octets a state has to serve, or joining patterns doesn't
+// pay.
+const minReuse = 50
 
 // dfaMemory bounds what the automata of a set keep together.
 type dfaMemory struct {
@@ -241,6 +249,7 @@ func (d *dfa) run(text string, c *clock, hit func([]int32) bool) {
 	if s.special && d.ends(s, hit) {
 		return
 	}
+	d.passed.Add(int64(len(text)))
 	for text != "" {
 		chunk := text[:min(len(text), clockWork)]
 		text = text[len(chunk):]
@@ -305,6 +314,9 @@ func (d *dfa) current() *stateCache {
 func (d *dfa) step(c *stateCache, s *state, class int) (*stateCache, *state) {
 	c.mu.Lock()
 	if c.bytes > maxStateBytes {
+		if d.passed.Swap(0) < int64(minReuse*len(c.by)) {
+			d.wild.Store(true)
+		}
 		c.mu.Unlock()
 		d.cache.CompareAndSwap(c, nil)
 		c = d.current()

@@ -2,17 +2,22 @@ package rules
 
 import (
 	"cmp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
 
 // group holds the rules that look at one kind of text. Rules of which a literal
-// is known are run only where the automaton has seen it; the others always.
+// is known are run only where the automaton has seen it; the others always, those
+// that count once all together.
 type group struct {
 	rules     []*rule
 	automaton *automaton
-	// always are the rules without a literal.
+	// always are the rules without a literal. joined are those of them that joint
+	// finds in one pass: the first ones.
 	always []*rule
+	joined int
+	joint  *dfa
 }
 
 // newGroup returns nil for no rules.
@@ -32,6 +37,25 @@ func newGroup(rules []*rule) *group {
 	}
 	g.automaton = newAutomaton(literals)
 	return g
+}
+
+// join makes one automaton of the rules without a literal, for a group that looks
+// at much text.
+func (g *group) join(memory *dfaMemory) {
+	if g == nil {
+		return
+	}
+	slices.SortStableFunc(g.always, func(a, b *rule) int { return cmp.Compare(a.maxHits, b.maxHits) })
+	var progs []*syntax.Prog
+	for _, u := range g.always {
+		if u.maxHits == 1 {
+			progs = append(progs, u.re.prog)
+		}
+	}
+	if len(progs) > 1 {
+		g.joined, g.joint = len(progs), newDFA(progs...)
+		memory.adopt(g.joint)
+	}
 }
 
 // run is the state of one message's evaluation.
@@ -64,7 +88,16 @@ func (r *run) texts(g *group, lines []string) {
 			}
 		}
 	}
-	for _, u := range g.always {
+	rest := g.always
+	if g.joint != nil && !g.joint.wild.Load() {
+		rest = rest[g.joined:]
+		for i, line := range lines {
+			if r.jointly(g, line, i); r.clock.spent() {
+				return
+			}
+		}
+	}
+	for _, u := range rest {
 		for i, line := range lines {
 			if !r.open(u) {
 				break
@@ -76,8 +109,25 @@ func (r *run) texts(g *group, lines []string) {
 	}
 }
 
+// jointly runs the joined rules on one line.
+func (r *run) jointly(g *group, line string, index int) {
+	g.joint.run(line, r.clock, func(found []int32) bool {
+		for _, i := range found {
+			if u := g.always[i]; !u.skips(index) {
+				r.values[u.slot] = 1
+			}
+		}
+		return true
+	})
+}
+
+// skips reports whether the rule doesn't look at the line of that index: the
+// subject is the first.
+func (u *rule) skips(index int) bool { return u.noSubject && index == 0 && u.kind == kindBody }
+
 // prefiltered confirms the rules of which a literal stands in the line.
 func (r *run) prefiltered(g *group, line string, index int) {
+	r.clock.work(len(line))
 	r.turn++
 	r.candidates = r.candidates[:0]
 	g.automaton.find(line, func(o int32) {
@@ -90,10 +140,9 @@ func (r *run) prefiltered(g *group, line string, index int) {
 	if len(r.candidates) == 0 {
 		return
 	}
-	text := line
 	for _, u := range r.candidates {
 		if r.open(u) {
-			if r.confirm(u, text, index); r.clock.spent() {
+			if r.confirm(u, line, index); r.clock.spent() {
 				return
 			}
 		}
@@ -102,7 +151,7 @@ func (r *run) prefiltered(g *group, line string, index int) {
 
 // confirm runs a rule's pattern on text.
 func (r *run) confirm(u *rule, text string, index int) {
-	if u.noSubject && index == 0 && u.kind == kindBody {
+	if u.skips(index) {
 		return
 	}
 	if u.maxHits > 1 {
@@ -190,10 +239,9 @@ func (r *run) field(g *headerGroup, value string, present bool) {
 	if len(g.always) == 0 {
 		return
 	}
-	text := value
 	for _, u := range g.always {
 		if r.open(u) {
-			r.fieldRule(u, text)
+			r.fieldRule(u, value)
 		}
 	}
 }

@@ -26,7 +26,8 @@ const (
 // a byte string.
 type pattern struct {
 	expr string // in RE2's syntax
-	dfa  *dfa
+	prog *syntax.Prog
+	dfa  *dfa // of prog alone
 	// regexp compiles expr, once, for what the automaton can't tell.
 	regexp func() (*regexp.Regexp, error)
 	// literals: every match contains at least one of these octet strings, ASCII
@@ -96,7 +97,7 @@ func compileRegex(src string) (*pattern, error) {
 	if err != nil {
 		return nil, parseFailure(err)
 	}
-	return &pattern{expr: expr, dfa: newDFA(prog), literals: requiredLiterals(tree),
+	return &pattern{expr: expr, prog: prog, dfa: newDFA(prog), literals: requiredLiterals(tree),
 		regexp: sync.OnceValues(func() (*regexp.Regexp, error) { return regexp.Compile(expr) })}, nil
 }
 

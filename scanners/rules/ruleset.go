@@ -355,6 +355,9 @@ func (b *builder) place(rules []*rule) {
 	}
 	s.headers, s.mime = headers.done(), mime.done()
 	s.body, s.raw, s.uri, s.full = newGroup(body), newGroup(raw), newGroup(uri), newGroup(full)
+	for _, g := range []*group{s.body, s.raw, s.uri, s.full} {
+		g.join(&s.memory)
+	}
 }
 
 // link compiles a meta for good and notes names that nothing defines.
