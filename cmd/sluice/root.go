@@ -125,7 +125,10 @@ func (a *app) load() (*config.Loaded, strictyaml.Problems) {
 	if a.verbose {
 		fmt.Fprintln(a.err, "sluice: configuration: "+source.String())
 	}
-	return config.Load(source, thisBuild)
+	cfg, problems := config.Load(source, thisBuild)
+	problems = append(problems, cfg.Override(os.Getenv)...)
+	problems.Sort()
+	return cfg, problems
 }
 
 // loadGood reads a configuration that has to be without mistakes.

@@ -57,15 +57,22 @@ func (c *checker) words(v reflect.Value, path []any) {
 }
 
 func (c *checker) word(got string, allowed []string, path ...any) {
-	if slices.Contains(allowed, got) {
-		return
-	}
-	remedy := "one of: " + strings.Join(allowed, ", ")
-	if near := strictyaml.Suggest(got, allowed); near != "" {
-		remedy = "did you mean " + near + "?"
-	}
-	c.wrong(true, fmt.Sprintf("%q is not known here", got), remedy, path...)
+	remedy, ok := known(got, allowed)
+	c.wrong(!ok, notKnown(got), remedy, path...)
 }
+
+// known reports whether a word is allowed; if not, remedy says which are.
+func known(got string, allowed []string) (remedy string, ok bool) {
+	if slices.Contains(allowed, got) {
+		return "", true
+	}
+	if near := strictyaml.Suggest(got, allowed); near != "" {
+		return "did you mean " + near + "?", false
+	}
+	return "one of: " + strings.Join(allowed, ", "), false
+}
+
+func notKnown(got string) string { return fmt.Sprintf("%q is not known here", got) }
 
 func (c *checker) milter() {
 	m := &c.Milter

@@ -11,7 +11,7 @@ import (
 // Default. Plain values: whoever holds a copy may read it from several
 // goroutines.
 type Config struct {
-	User     string   `yaml:"user" doc:"The account to run as when started as root; its groups come with it. Empty: stay as started."`
+	User     string   `yaml:"user" doc:"The account to run as when started as root; its groups come with it. Empty: stay as started. Changing it needs a restart."`
 	Milter   Milter   `yaml:"milter" doc:"The side that the MTA speaks to."`
 	Spool    Spool    `yaml:"spool" doc:"Room for messages that don't fit into memory while they are looked at."`
 	HTTP     HTTP     `yaml:"http" doc:"Metrics, health and the operator's socket."`
@@ -31,9 +31,9 @@ type Milter struct {
 	SocketGroup         string          `yaml:"socket_group" doc:"Group of unix sockets, such as postfix. Empty: that of the process. Changing it needs a restart."`
 	AuthservID          string          `yaml:"authserv_id" doc:"Our name in Authentication-Results. Empty: what the MTA calls itself (macro j), else the host's name. With several nodes set it, the same on all."`
 	AuthservAliases     []string        `yaml:"authserv_aliases" doc:"Other names whose Authentication-Results are taken for ours, and so removed from incoming mail."`
-	MaxConnections      int             `yaml:"max_connections" doc:"Connections from the MTA at once; past it 451, never a closed socket."`
+	MaxConnections      int             `yaml:"max_connections" doc:"Connections from the MTA at once; past it 451, never a closed socket. A lower one throws nobody out."`
 	MaxMessageSize      strictyaml.Size `yaml:"max_message_size" doc:"Past it 552 5.3.4. No smaller than the MTA's own limit."`
-	MemoryLimit         strictyaml.Size `yaml:"memory_limit" doc:"For all messages in flight together, reserved as bytes arrive; past it they go to disk."`
+	MemoryLimit         strictyaml.Size `yaml:"memory_limit" doc:"For all messages in flight together, reserved as bytes arrive; past it they go to disk. Bounds the program's own memory as well ($GOMEMLIMIT has precedence)."`
 	Timeout             time.Duration   `yaml:"timeout" doc:"From the end of a message to the reply. Under the MTA's own limit (Postfix: 300s)."`
 	DrainTimeout        time.Duration   `yaml:"drain_timeout" doc:"How long a stop waits for messages in flight."`
 	OriginatingDaemons  []string        `yaml:"originating_daemons" doc:"Values of the macro {daemon_name} that mean: mail from our own users."`
@@ -46,7 +46,7 @@ type Milter struct {
 // Spool is the section spool.
 type Spool struct {
 	Path     string          `yaml:"path" doc:"A directory of its own. Empty: the folder spool below store.path. Changing it needs a restart."`
-	MaxBytes strictyaml.Size `yaml:"max_bytes" doc:"451 at MAIL FROM when memory and spool are full. Changing it needs a restart."`
+	MaxBytes strictyaml.Size `yaml:"max_bytes" doc:"451 at MAIL FROM when memory and spool are full."`
 }
 
 // HTTP is the section http.
@@ -67,7 +67,7 @@ type Policy struct {
 // Store is the section store.
 type Store struct {
 	Driver          string          `yaml:"driver" doc:"sqlite, or postgres: what is kept is shipped there." words:"sqlite postgres"`
-	Path            string          `yaml:"path" doc:"The local store and outbox, needed with both."`
+	Path            string          `yaml:"path" doc:"The local store and outbox, needed with both. Changing it needs a restart."`
 	MaxBytes        strictyaml.Size `yaml:"max_bytes" doc:"For the quarantine."`
 	ReserveBytes    strictyaml.Size `yaml:"reserve_bytes" doc:"Kept free for the journal."`
 	JournalDays     int             `yaml:"journal_days" doc:"How long records are kept."`
@@ -100,7 +100,7 @@ type SignKey struct {
 
 // Log is the section log.
 type Log struct {
-	Level  string `yaml:"level" doc:"debug, info, warn or error." words:"debug info warn error"`
+	Level  string `yaml:"level" doc:"debug, info, warn or error. $SLUICE_LOG_LEVEL has precedence." words:"debug info warn error"`
 	Format string `yaml:"format" doc:"logfmt, or json." words:"logfmt json"`
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/internal/strictyaml"
 )
 
 var build = Build{Scanners: []string{"clamav", "rules"}}
@@ -159,6 +161,33 @@ func TestFind(t *testing.T) {
 	s := Find("", none)
 	if _, err := os.Stat(DefaultFile); (err == nil) != (s.File == DefaultFile) {
 		t.Error(s)
+	}
+}
+
+// TestEnvironment: SLUICE_LOG_LEVEL has precedence over the file, if it is a level.
+func TestEnvironment(t *testing.T) {
+	load := func(text, level string) (*Loaded, strictyaml.Problems) {
+		l, problems := read(Source{File: "f"}, t.TempDir(), []byte(text), build)
+		return l, append(problems, l.Override(func(name string) string {
+			if name != "SLUICE_LOG_LEVEL" {
+				t.Errorf("%s was asked for", name)
+			}
+			return level
+		})...)
+	}
+	for _, c := range []struct{ name, file, level, want, problem string }{
+		{"nothing is said", "", "", "info", ""},
+		{"the file alone", "log: {level: warn}", "", "warn", ""},
+		{"the environment alone", "", "debug", "debug", ""},
+		{"both", "log: {level: warn}", "error", "error", ""},
+		{"misspelt", "log: {level: warn}", "debgu", "warn", `$SLUICE_LOG_LEVEL: log.level: "debgu" is not known here; did you mean debug?`},
+		{"far from all", "", "loud", "info", `$SLUICE_LOG_LEVEL: log.level: "loud" is not known here; one of: debug, info, warn, error`},
+		{"a wrong file is told all the same", "log: {level: loud}", "debug", "debug", `f:1:14: log.level: "loud" is not known here; one of: debug, info, warn, error`},
+	} {
+		l, problems := load(c.file, c.level)
+		if l.Log.Level != c.want || problems.Error() != c.problem {
+			t.Errorf("%s: level %s, %v", c.name, l.Log.Level, problems)
+		}
 	}
 }
 

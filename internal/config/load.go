@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 
 	"sluice/internal/strictyaml"
 )
@@ -12,8 +14,12 @@ import (
 // DefaultFile is where the configuration is looked for if nothing else is said.
 const DefaultFile = "/etc/sluice/sluice.yaml"
 
-// EnvFile is the environment variable that names the configuration.
-const EnvFile = "SLUICE_CONFIG"
+// EnvFile is the environment variable that names the configuration, EnvLogLevel the one
+// that has precedence over log.level.
+const (
+	EnvFile     = "SLUICE_CONFIG"
+	EnvLogLevel = "SLUICE_LOG_LEVEL"
+)
 
 // Build says what this build can do.
 type Build struct {
@@ -94,6 +100,21 @@ func Load(source Source, build Build) (*Loaded, strictyaml.Problems) {
 		}
 	}
 	return read(source, dir, data, build)
+}
+
+// Override puts what the environment says in the place of what the file says. An empty
+// variable says nothing; a wrong one is a problem and changes nothing.
+func (l *Loaded) Override(getenv func(string) string) strictyaml.Problems {
+	level := getenv(EnvLogLevel)
+	if level == "" {
+		return nil
+	}
+	field, _ := reflect.TypeFor[Log]().FieldByName("Level") // it is there
+	if remedy, ok := known(level, strings.Fields(field.Tag.Get("words"))); !ok {
+		return strictyaml.Problems{{File: "$" + EnvLogLevel, Key: "log.level", Message: notKnown(level), Remedy: remedy}}
+	}
+	l.Log.Level = level
+	return nil
 }
 
 func read(source Source, dir string, data []byte, build Build) (*Loaded, strictyaml.Problems) {

@@ -22,8 +22,10 @@ built-in values, ` + "`sluice check`" + ` finds all mistakes without starting. A
 - Unknown keys, keys that stand twice, wrong types and missing files are errors that name file, line, column and key.
 - Sizes are bytes, or a number with KiB, MiB, GiB or TiB (K, M, G, T mean the same). Durations are written as 90s, 4h,
   1h30m or 30d. Anchors, aliases and tags of YAML aren't read; text that begins with ` + "`@ * & ! %`" + ` has to be quoted.
-- SIGHUP reads everything anew; keys that say so need a restart. If the new file has mistakes the old one stays in force,
+- SIGHUP reads everything anew, and messages in flight go on; keys that say so need a restart, and the log names those that
+  were changed. If the new file has mistakes the old one stays in force,
   which the log and the metric ` + "`sluice_config_last_reload_successful`" + ` tell.
+- ` + "`$" + EnvLogLevel + "`" + ` has precedence over ` + "`log.level`" + `; ` + "`sluice config`" + ` shows what is in force.
 - Every key is accepted by every build. What this build can't do is an error (exit code 78) where it is asked for: a
   scanner that isn't in it, ` + "`source: postgres`, `driver: postgres`" + `, an address for re-injection, keys to sign with.
 
