@@ -17,6 +17,7 @@ package scanners
 import (
 	"context"
 	"errors"
+	"time"
 
 	"sluice/internal/envelope"
 	"sluice/internal/mail"
@@ -81,6 +82,9 @@ type Endpoint struct {
 	Up               bool
 	// Version and Detail are for people: "ClamAV 1.4.6/27000", "connection refused".
 	Version, Detail string
+	// SignaturesDated is when the server's signatures were made, zero if it has none or
+	// they have no date.
+	SignaturesDated time.Time
 }
 
 // Reason says why a scanner gave no definite answer, as in metrics. The set is

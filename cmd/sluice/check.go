@@ -62,10 +62,13 @@ func (a *app) check(ctx context.Context) error {
 		}
 		r.checkSystem(cfg)
 		r.problems.Sort()
-		if !hasProblem("policy.file") && cfg.Policy.Source == "file" {
+		if !hasProblem("policy.file") && cfg.Policy.Source != "postgres" {
 			r.checkPolicies(cfg)
 		}
-		if !hasProblem("scanners.rules.paths") && cfg.Scanners.Rules.On {
+		if cfg.Scanners.Rules.On {
+			if c := &cfg.Scanners.Rules; hasProblem("scanners.rules.paths") { // what is there may have mistakes too
+				c.Paths = slices.DeleteFunc(c.Paths, func(p string) bool { _, err := os.Stat(p); return err != nil })
+			}
 			r.checkRules(cfg, a.verbose)
 		}
 		if !hasProblem("scanners.clamav") && cfg.Scanners.ClamAV.On {
@@ -99,8 +102,13 @@ func (a *app) tell(r *checkReport) error {
 
 func (r *checkReport) checkPolicies(cfg *config.Loaded) {
 	o := policyOptions(cfg, wiring{})
-	o.Notice = func(p strictyaml.Problem) { r.notes = append(r.notes, p.String()) }
+	var notices strictyaml.Problems
+	o.Notice = func(p strictyaml.Problem) { notices = append(notices, p) }
 	snapshot, problems := file.Load(cfg.Policy.File, o)
+	notices.Sort()
+	for _, p := range notices {
+		r.notes = append(r.notes, p.String())
+	}
 	r.problems = append(r.problems, problems...)
 	switch {
 	case len(problems) > 0:
@@ -218,6 +226,9 @@ func (r *checkReport) checkClamAV(ctx context.Context, cfg *config.Loaded) {
 
 func (r *checkReport) endpoint(e scanners.Endpoint) {
 	line := e.Scanner + ": " + e.Address + ": " + strings.TrimSpace(e.Version+" "+strings.TrimPrefix(e.Detail, e.Address+": "))
+	if age := signatureAge(e.SignaturesDated, time.Now()); age != "" {
+		line += ", " + age
+	}
 	if e.Up {
 		r.fine = append(r.fine, line)
 		return

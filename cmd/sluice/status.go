@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -105,9 +106,9 @@ func printStatus(w io.Writer, s *web.Status) error {
 		if !e.Up {
 			state = "DOWN"
 		}
-		text := state + " " + e.Version
-		if !e.SignaturesDated.IsZero() {
-			text += fmt.Sprintf(", signatures %s old", time.Since(e.SignaturesDated).Round(time.Minute))
+		text := strings.TrimSpace(state + " " + e.Version)
+		if age := signatureAge(e.SignaturesDated, time.Now()); age != "" {
+			text += ", " + age
 		}
 		if e.Detail != "" {
 			text += ", " + e.Detail
@@ -115,4 +116,25 @@ func printStatus(w io.Writer, s *web.Status) error {
 		row(e.Scanner+" "+e.Address, "%s", text)
 	}
 	return t.Flush()
+}
+
+// staleSignatures is the age from which on signatures are taken for forgotten: there are new
+// ones several times a day.
+const staleSignatures = 48 * time.Hour
+
+// signatureAge says how old signatures are, "" if they have no date.
+func signatureAge(dated, now time.Time) string {
+	if dated.IsZero() {
+		return ""
+	}
+	switch age := now.Sub(dated); {
+	case age < time.Hour:
+		return "signatures less than an hour old"
+	case age < 2*time.Hour:
+		return "signatures an hour old"
+	case age < staleSignatures:
+		return fmt.Sprintf("signatures %d hours old", age/time.Hour)
+	default:
+		return fmt.Sprintf("signatures %d days old (does freshclam run?)", age/(24*time.Hour))
+	}
 }

@@ -143,8 +143,9 @@ func TestAdminGoesByThePeer(t *testing.T) {
 	}
 	want := Status{
 		Version: "1.0", State: "serving", Connections: 3, InFlight: 2, Started: time.Unix(1_700_000_000, 0).UTC(),
-		Policy:   PolicyStatus{Source: "file", Generation: 7, Policies: 1},
-		Scanners: []Endpoint{{Scanner: "clamav", Address: "unix:/run/clamd", Up: true, Version: "ClamAV 1.4"}},
+		Policy: PolicyStatus{Source: "file", Generation: 7, Policies: 1},
+		Scanners: []Endpoint{{Scanner: "clamav", Address: "unix:/run/clamd", Up: true, Version: "ClamAV 1.4", SignaturesDated: time.Unix(1_690_000_000, 0).UTC()},
+			{Scanner: "clamav", Address: "inet:192.0.2.1:3310", Detail: "connection refused"}},
 	}
 	for _, tc := range []struct {
 		name  string

@@ -114,6 +114,9 @@ func TestVersionAndProbe(t *testing.T) {
 	if len(es) != 1 || !es[0].Up || !strings.HasPrefix(es[0].Version, "ClamAV ") {
 		t.Fatalf("probe: %+v", es)
 	}
+	if !es[0].SignaturesDated.IsZero() || es[0].Detail != "no official signatures" {
+		t.Errorf("with signatures of our own: %+v", es[0])
+	}
 	if err := s.Reload(ctx); err != nil {
 		t.Error(err)
 	}

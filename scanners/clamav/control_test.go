@@ -42,6 +42,21 @@ func TestParseEndpoint(t *testing.T) {
 	}
 }
 
+// TestProbeTellsTheDateOfSignatures: as a time, not in words.
+func TestProbeTellsTheDateOfSignatures(t *testing.T) {
+	c := testkit.StartFakeClamd(t, testkit.FakeClamdOptions{}) // its signatures are of 2026-11-23 09:00
+	s := scanner(t, Options{Endpoints: []string{c.Endpoint()}})
+	es := s.Probe(t.Context())
+	want := time.Date(2026, 11, 23, 9, 0, 0, 0, time.Local)
+	if len(es) != 1 || !es[0].Up || !es[0].SignaturesDated.Equal(want) || es[0].Detail != "" {
+		t.Errorf("probe: %+v, want signatures of %s", es, want)
+	}
+	c.Stop()
+	if es := s.Probe(t.Context()); es[0].Up || !es[0].SignaturesDated.IsZero() {
+		t.Errorf("away: %+v", es)
+	}
+}
+
 func TestSignatureTime(t *testing.T) {
 	got, ok := signatureTime("ClamAV 1.4.6/27463/Wed Nov 20 09:38:20 2024")
 	if want := time.Date(2024, 11, 20, 9, 38, 20, 0, time.Local); !ok || !got.Equal(want) {

@@ -114,7 +114,7 @@ func (s *Scanner) Probe(ctx context.Context) []scanners.Endpoint {
 			if err != nil {
 				all[i].Detail = verdict.Printable(err.Error(), 256)
 			} else if t, ok := signatureTime(version); ok {
-				all[i].Detail = "signatures of " + t.Format(time.DateTime)
+				all[i].SignaturesDated = t
 			} else {
 				all[i].Detail = "no official signatures"
 			}
