@@ -26,7 +26,7 @@ import (
 // daemonOptions are what newDaemon needs beside the configuration.
 type daemonOptions struct {
 	log           *slog.Logger
-	level         *slog.LevelVar
+	logging       *logging // what log writes to
 	reload        func() (*config.Loaded, strictyaml.Problems)
 	milterSockets []net.Listener
 }
@@ -67,9 +67,8 @@ func newDaemon(cfg *config.Loaded, o daemonOptions) (_ *daemon, err error) {
 		return nil, fail(exitInternal, "metrics: %w", err)
 	}
 	m := &cfg.Milter
-	d.spool, err = mail.NewSpool(mail.SpoolOptions{
-		Dir: cfg.SpoolDir(), MemoryLimit: int64(m.MemoryLimit), MaxBytes: int64(cfg.Spool.MaxBytes), MaxMessage: int64(m.MaxMessageSize),
-	})
+	room := spoolLimits(&cfg.Config)
+	d.spool, err = mail.NewSpool(mail.SpoolOptions{Dir: cfg.SpoolDir(), MemoryLimit: room.MemoryLimit, MaxBytes: room.MaxBytes, MaxMessage: room.MaxMessage})
 	if err != nil {
 		return nil, fail(codeOf(err, exitConfig), "%w", err)
 	}
@@ -181,12 +180,16 @@ func (d *daemon) sayOnce() {
 	if unused := c.policies.Unused(built()); len(unused) > 0 {
 		d.log.Warn("policy fields without effect in this version", "fields", unused)
 	}
-	if short := descriptorsShort(&c.cfg.Config); short != "" {
-		d.log.Warn("too few file descriptors", "err", short)
-	}
+	d.sayDescriptors(c)
 	d.sayRules(c)
 	if len(c.cfg.Scanners.On()) == 0 {
 		d.log.Warn("no scanner is on: every message is clean")
+	}
+}
+
+func (d *daemon) sayDescriptors(c *parts) {
+	if short := descriptorsShort(&c.cfg.Config); short != "" {
+		d.log.Warn("too few file descriptors", "err", short)
 	}
 }
 
@@ -217,7 +220,7 @@ func (d *daemon) probe(ctx context.Context) []web.Endpoint {
 	defer d.mu.RUnlock()
 	all := []web.Endpoint{}
 	for _, e := range d.current.pool.Probe(ctx) {
-		all = append(all, web.Endpoint{Scanner: e.Scanner, Address: e.Address, Up: e.Up, Version: e.Version, Detail: e.Detail})
+		all = append(all, web.Endpoint{Scanner: e.Scanner, Address: e.Address, Up: e.Up, Version: e.Version, Detail: e.Detail, SignaturesDated: e.SignaturesDated})
 	}
 	return all
 }
@@ -250,8 +253,8 @@ func (d *daemon) status(ctx context.Context) web.Status {
 	return web.Status{
 		Version: version, PID: os.Getpid(), Started: d.started, Uptime: time.Since(d.started).Seconds(), State: d.ready.State(),
 		Config: c.cfg.Source.String(), ConfigLoaded: d.loaded, ConfigError: d.configError,
-		Connections: d.server.Connections(), MaxConnections: d.boot.Milter.MaxConnections, InFlight: d.gateway.InFlight(),
-		Spool: web.SpoolStatus{Memory: memory, MemoryLimit: int64(d.boot.Milter.MemoryLimit), Disk: disk, DiskLimit: int64(d.boot.Spool.MaxBytes)},
+		Connections: d.server.Connections(), MaxConnections: c.cfg.Milter.MaxConnections, InFlight: d.gateway.InFlight(),
+		Spool: web.SpoolStatus{Memory: memory, MemoryLimit: int64(c.cfg.Milter.MemoryLimit), Disk: disk, DiskLimit: int64(c.cfg.Spool.MaxBytes)},
 		Policy: web.PolicyStatus{
 			Source: fmt.Sprintf("%s %s", c.cfg.Policy.Source, c.cfg.Policy.File), Generation: c.policies.Generation, Policies: c.policies.Len(),
 		},

@@ -65,14 +65,14 @@ func startDaemon(t *testing.T, lines string) *running {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	level := &slog.LevelVar{}
-	log := newLogger(r.log, cfg.Log, level)
+	logs := newLogging(r.log, cfg.Log, false)
+	log := logs.logger()
 	ls, err := openListeners(cfg, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.http = ls.public.Addr().String()
-	r.daemon, err = newDaemon(cfg, daemonOptions{log: log, level: level, reload: load})
+	r.daemon, err = newDaemon(cfg, daemonOptions{log: log, logging: logs, reload: load})
 	if err != nil {
 		ls.close()
 		t.Fatal(err)
@@ -233,9 +233,9 @@ func TestReload(t *testing.T) {
 
 	// What needs a restart is said; the rest is in force.
 	write("policies: [{match: '@.', spam_action: reject}]\n")
-	d.configure(t, strings.Replace(string(good), "drain_timeout: 10s", "drain_timeout: 11s, max_connections: 7", 1)+"log: {level: debug, format: json}\n")
+	d.configure(t, strings.Replace(string(good), "drain_timeout: 10s", "socket_mode: 0666", 1)+"log: {level: debug}\n")
 	d.hup <- syscall.SIGHUP
-	d.logged(t, "changes that need a restart are not in force\" keys=\"[milter.max_connections milter.drain_timeout log.format]\"")
+	d.logged(t, "changes that need a restart are not in force\" keys=[milter.socket_mode]")
 	d.answers(t, spam, "550")
 	if v := d.metric(t, "sluice_config_last_reload_successful"); v != "1" {
 		t.Errorf("sluice_config_last_reload_successful %s", v)

@@ -23,7 +23,7 @@ type account struct {
 func lookupAccount(name string) (*account, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
-		return nil, fmt.Errorf(`there is no user %q: make it (useradd --system %s), or write user: "" to stay root`, name, name)
+		return nil, fmt.Errorf(`there is no user %q: make it (adduser --system --group --no-create-home --home /var/lib/sluice %s), or write user: "" to stay root`, name, name)
 	}
 	a := &account{}
 	if a.uid, err = strconv.Atoi(u.Uid); err == nil {

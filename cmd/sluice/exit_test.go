@@ -85,7 +85,8 @@ func TestNeedRestart(t *testing.T) {
 		t.Errorf("nothing differs, but %v", keys)
 	}
 	b.Milter.Listen, b.Spool.MaxBytes, b.Log.Level, b.Policy.File = nil, 1, "debug", "x"
-	if keys := needRestart(&a, &b); strings.Join(keys, " ") != "milter.listen spool" {
+	b.User, b.Spool.Path, b.Store.Path = "other", "x", "y"
+	if keys := needRestart(&a, &b); strings.Join(keys, " ") != "user milter.listen spool.path store.path" {
 		t.Error(keys)
 	}
 }

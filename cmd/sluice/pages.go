@@ -147,7 +147,7 @@ func registered() (_ []metric, err error) {
 	// Nothing of this machine is to show.
 	cfg.Spool.Path, cfg.Policy.File, cfg.Scanners.Rules.Paths = filepath.Join(dir, "spool"), filepath.Join(dir, "none"), nil
 	cfg.Scanners.ClamAV.Endpoints = []config.Endpoint{{Network: "unix", Address: filepath.Join(dir, "none")}}
-	d, err := newDaemon(cfg, daemonOptions{log: slog.New(slog.DiscardHandler), level: &slog.LevelVar{}})
+	d, err := newDaemon(cfg, daemonOptions{log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

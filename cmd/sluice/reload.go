@@ -9,6 +9,8 @@ import (
 	sdaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"sluice/internal/config"
+	"sluice/internal/mail"
+	"sluice/milter"
 )
 
 // reloads reads everything anew for each signal, until ctx ends. Signals that
@@ -43,6 +45,11 @@ func (d *daemon) reloadOnce() {
 		d.keepOld(err)
 		return
 	}
+	if err := d.limit(&cfg.Config); err != nil {
+		d.retire(fresh)()
+		d.keepOld(err)
+		return
+	}
 	d.mu.Lock()
 	d.current, d.loaded, d.configError, d.generation = fresh, time.Now(), "", w.generation
 	d.mu.Unlock()
@@ -53,17 +60,33 @@ func (d *daemon) reloadOnce() {
 		d.current = old
 		d.mu.Unlock()
 		d.retire(fresh)()
-		d.keepOld(err)
+		d.keepOld(joinErrors(err, d.limit(&old.cfg.Config)))
 		return
 	}
-	d.level.Set(logLevel(cfg.Log.Level))
+	limitMemory(&cfg.Config)
+	d.logging.set(cfg.Log)
 	d.admin.SetUsers(roles(cfg))
 	d.metrics.Reloaded(true)
 	if keys := needRestart(&d.boot.Config, &cfg.Config); len(keys) > 0 {
 		d.log.Warn("changes that need a restart are not in force", "keys", keys)
 	}
+	d.sayDescriptors(fresh)
 	d.sayRules(fresh)
 	d.log.Info("configuration reloaded", "config", cfg.Source.String(), "policies", fresh.policies.Len(), "policy_generation", fresh.policies.Generation)
+}
+
+// limit puts the configuration's limits in force; messages in flight go on. On an error
+// nothing has changed.
+func (d *daemon) limit(c *config.Config) error {
+	if err := d.spool.SetLimits(spoolLimits(c)); err != nil {
+		return err
+	}
+	d.server.SetLimits(milter.Limits{MaxConnections: c.Milter.MaxConnections, DrainTimeout: c.Milter.DrainTimeout})
+	return nil
+}
+
+func spoolLimits(c *config.Config) mail.SpoolLimits {
+	return mail.SpoolLimits{MemoryLimit: int64(c.Milter.MemoryLimit), MaxBytes: int64(c.Spool.MaxBytes), MaxMessage: int64(c.Milter.MaxMessageSize)}
 }
 
 // keepOld says what was wrong with the new configuration.
@@ -75,7 +98,9 @@ func (d *daemon) keepOld(err error) {
 	d.log.Error("configuration not reloaded: the old one stays in force", "err", err.Error())
 }
 
-// needRestart lists the keys that differ and can't be changed in a running daemon.
+// needRestart lists the keys that differ and can't be changed in a running daemon: sockets
+// are bound and rights given up once, and what lies in the store's folders stays there.
+// Their doc in package config says so too.
 func needRestart(old, fresh *config.Config) []string {
 	var keys []string
 	for _, k := range []struct {
@@ -86,15 +111,10 @@ func needRestart(old, fresh *config.Config) []string {
 		{"milter.listen", old.Milter.Listen, fresh.Milter.Listen},
 		{"milter.socket_mode", old.Milter.SocketMode, fresh.Milter.SocketMode},
 		{"milter.socket_group", old.Milter.SocketGroup, fresh.Milter.SocketGroup},
-		{"milter.max_connections", old.Milter.MaxConnections, fresh.Milter.MaxConnections},
-		{"milter.max_message_size", old.Milter.MaxMessageSize, fresh.Milter.MaxMessageSize},
-		{"milter.memory_limit", old.Milter.MemoryLimit, fresh.Milter.MemoryLimit},
-		{"milter.drain_timeout", old.Milter.DrainTimeout, fresh.Milter.DrainTimeout},
-		{"spool", old.Spool, fresh.Spool},
+		{"spool.path", old.Spool.Path, fresh.Spool.Path},
 		{"http.listen", old.HTTP.Listen, fresh.HTTP.Listen},
 		{"http.admin", old.HTTP.Admin, fresh.HTTP.Admin},
 		{"store.path", old.Store.Path, fresh.Store.Path},
-		{"log.format", old.Log.Format, fresh.Log.Format},
 	} {
 		if !reflect.DeepEqual(k.a, k.b) {
 			keys = append(keys, k.key)

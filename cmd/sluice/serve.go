@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"os"
 	"os/signal"
@@ -26,7 +25,11 @@ binds its sockets and then drops to the configured user.
 Signals: TERM and INT stop taking mail, answer what is in flight within
 milter.drain_timeout and exit 0; a second one ends at once. HUP reads the
 configuration, policies and rules anew; if they have a mistake the old ones stay
-in force.
+in force. Sockets, user and the store's folders stay as they are until a restart;
+the log says so if they were changed.
+
+SLUICE_LOG_LEVEL in the environment has precedence over log.level. To the systemd
+journal each line bears its priority.
 
 What to do next: sluice check beforehand, sluice status while it runs; README.md
 says how to attach it to Postfix.`,
@@ -51,8 +54,8 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	level := &slog.LevelVar{}
-	log := newLogger(a.err, cfg.Log, level)
+	logs := newLogging(a.err, cfg.Log, isJournal(a.err, os.Getenv("JOURNAL_STREAM")))
+	log := logs.logger()
 	account, err := accountFor(cfg, log)
 	if err != nil {
 		return err
@@ -65,8 +68,8 @@ func (a *app) serve(ctx context.Context) error {
 	if err := dropPrivileges(cfg, account); err != nil {
 		return err
 	}
-	limitMemory(cfg)
-	d, err := newDaemon(cfg, daemonOptions{log: log, level: level, reload: a.load, milterSockets: ls.milter})
+	limitMemory(&cfg.Config)
+	d, err := newDaemon(cfg, daemonOptions{log: log, logging: logs, reload: a.load, milterSockets: ls.milter})
 	if err != nil {
 		return err
 	}
@@ -76,7 +79,7 @@ func (a *app) serve(ctx context.Context) error {
 // limitMemory makes the collector work harder before memory runs out. Large messages don't
 // lie in Go's heap, so memory_limit and some room bound it amply. $GOMEMLIMIT
 // has precedence.
-func limitMemory(cfg *config.Loaded) {
+func limitMemory(cfg *config.Config) {
 	const room = 64 << 20
 	if os.Getenv("GOMEMLIMIT") == "" && int64(cfg.Milter.MemoryLimit) < math.MaxInt64-room {
 		debug.SetMemoryLimit(int64(cfg.Milter.MemoryLimit) + room)
