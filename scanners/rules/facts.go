@@ -103,11 +103,13 @@ func replyToElsewhere(m *message) int {
 	if len(from) == 0 || len(reply) == 0 {
 		return 0
 	}
+	authors := make(map[string]bool, len(from))
+	for _, f := range from {
+		authors[domainOf(f.addr)] = true
+	}
 	for _, r := range reply {
-		for _, f := range from {
-			if domainOf(r.addr) == domainOf(f.addr) {
-				return 0
-			}
+		if authors[domainOf(r.addr)] {
+			return 0
 		}
 	}
 	return 1

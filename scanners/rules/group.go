@@ -45,10 +45,11 @@ func (g *group) join(memory *dfaMemory) {
 	if g == nil {
 		return
 	}
-	slices.SortStableFunc(g.always, func(a, b *rule) int { return cmp.Compare(a.maxHits, b.maxHits) })
+	joins := func(u *rule) bool { return u.maxHits == 1 && !u.re.counts }
+	slices.SortStableFunc(g.always, func(a, b *rule) int { return hit(joins(b)) - hit(joins(a)) })
 	var progs []*syntax.Prog
 	for _, u := range g.always {
-		if u.maxHits == 1 {
+		if joins(u) {
 			progs = append(progs, u.re.prog)
 		}
 	}
@@ -69,6 +70,7 @@ type run struct {
 	seen []uint32
 	// candidates is scratch space.
 	candidates []*rule
+	cuts       []string // see outcome
 }
 
 // open reports whether another hit of u would count.

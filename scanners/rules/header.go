@@ -88,13 +88,14 @@ func parseTarget(k kind, s string) (target, error) {
 var messageIDs = [...]string{"X-Message-Id", "Resent-Message-Id", "X-Original-Message-ID", "Message-Id"}
 
 // value returns the text a rule on t sees, each occurrence ended by a newline,
-// and whether there is one at all.
-func (t target) value(m *message) (string, bool) {
+// whether there is one at all, and whether that is all of it.
+func (t target) value(m *message) (value string, present, whole bool) {
 	switch t.name {
 	case "ALL":
-		return t.whole(m.header), m.header != nil
+		value, whole = t.whole(m.header)
+		return value, m.header != nil, whole
 	case "EnvelopeFrom":
-		return m.sender, m.sender != ""
+		return m.sender, m.sender != "", true
 	case "ToCc":
 		return t.join(append(m.header.All("To"), m.header.All("Cc")...))
 	case "MESSAGEID":
@@ -108,12 +109,13 @@ func (t target) value(m *message) (string, bool) {
 }
 
 // maxFieldText bounds what rules see of all fields of one name, in bytes. A
-// header section has at most 1 MiB.
-const maxFieldText = 128 << 10
+// header section has at most 1 MiB, so that only decoding can lead past it.
+const maxFieldText = 1 << 20
 
-func (t target) join(fields []mail.Field) (string, bool) {
+// join is the text of the fields; see value.
+func (t target) join(fields []mail.Field) (value string, present, whole bool) {
 	if len(fields) == 0 {
-		return "", false
+		return "", false, true
 	}
 	switch {
 	case t.first:
@@ -121,12 +123,21 @@ func (t target) join(fields []mail.Field) (string, bool) {
 	case t.last:
 		fields = fields[len(fields)-1:]
 	}
+	if len(fields) == 1 && !t.addr && !t.display && !t.raw {
+		value, whole = clip(collapse(fields[0].Text()) + "\n")
+		return value, true, whole
+	}
 	var b strings.Builder
+	whole = true
 	for _, f := range fields {
+		if b.Len() > maxFieldText {
+			break // clip sees it
+		}
 		switch {
-		case b.Len() > maxFieldText:
 		case t.addr, t.display:
-			for _, a := range parseAddresses(f) {
+			boxes := parseAddresses(f)
+			whole = whole && len(boxes) < maxMailboxes
+			for _, a := range boxes {
 				v := a.addr
 				if t.display {
 					v = a.name
@@ -144,21 +155,30 @@ func (t target) join(fields []mail.Field) (string, bool) {
 			b.WriteByte('\n')
 		}
 	}
+	value, fits := clip(b.String())
 	if t.addr || t.display {
-		return strings.TrimSuffix(b.String(), "\n"), true
+		value = strings.TrimSuffix(value, "\n")
 	}
-	return b.String(), true
+	return value, true, whole && fits
 }
 
-// whole is the header section as one text.
-func (t target) whole(h *mail.Header) string {
+// clip cuts a text at maxFieldText and reports whether it was within.
+func clip(s string) (string, bool) {
+	if len(s) > maxFieldText {
+		return s[:maxFieldText], false
+	}
+	return s, true
+}
+
+// whole is the header section as one text, and whether that is all of it.
+func (t target) whole(h *mail.Header) (string, bool) {
 	if h == nil {
-		return ""
+		return "", true
 	}
 	var b strings.Builder
 	for _, f := range h.Fields {
 		if b.Len() > maxFieldText {
-			break
+			break // clip sees it
 		}
 		b.WriteString(f.Name)
 		b.WriteByte(':')
@@ -170,7 +190,7 @@ func (t target) whole(h *mail.Header) string {
 		}
 		b.WriteByte('\n')
 	}
-	return b.String()
+	return clip(b.String())
 }
 
 // collapse makes runs of tabs and line ends one blank, as unfolding does in
@@ -204,13 +224,17 @@ func collapse(s string) string {
 type mailbox struct{ name, addr string }
 
 // maxMailboxes bounds the addresses that are taken out of one field.
-const maxMailboxes = 1_000
+const maxMailboxes = 10_000
 
 // parseAddresses takes the mailboxes out of an address field, leniently: what a
 // person would take for a name is one, whatever RFC 5322 says.
 func parseAddresses(f mail.Field) []mailbox {
 	var out []mailbox
-	for _, item := range splitList(strings.NewReplacer("\r", "", "\n", "").Replace(f.Value)) {
+	value := f.Value
+	if strings.ContainsAny(value, "\r\n") {
+		value = strings.ReplaceAll(strings.ReplaceAll(value, "\r", ""), "\n", "")
+	}
+	for _, item := range splitList(value) {
 		if m, ok := parseMailbox(item); ok {
 			m.name = mail.Field{Value: m.name}.Text()
 			out = append(out, m)

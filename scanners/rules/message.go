@@ -14,9 +14,11 @@ import (
 
 // message is what rules see of a message. It is made for one evaluation.
 type message struct {
-	header  *mail.Header
-	parts   []*mail.Part
-	content *mail.Content
+	header *mail.Header
+	parts  []*mail.Part
+	// moreParts: there are more than maxParts.
+	moreParts bool
+	content   *mail.Content
 	// sender is the envelope's, bare, "" for the null sender.
 	sender   string
 	outbound bool
@@ -51,9 +53,10 @@ func view(ctx context.Context, in *scanners.Input) (*message, error) {
 		m.sender, m.local = e.Sender.Address.String(), e.Local
 	}
 	for p := range tree.Parts() {
-		if m.parts = append(m.parts, p); len(m.parts) == maxParts {
+		if m.moreParts = len(m.parts) == maxParts; m.moreParts {
 			break
 		}
+		m.parts = append(m.parts, p)
 	}
 	for _, f := range in.Findings {
 		m.symbols[f.Symbol] += f.Score

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,9 @@ type pattern struct {
 	expr string // in RE2's syntax
 	prog *syntax.Prog
 	dfa  *dfa // of prog alone
+	// counts: it counts repetitions, so that an automaton has many states that text
+	// leads to. Joined with others the product of these states would be met.
+	counts bool
 	// regexp compiles expr, once, for what the automaton can't tell.
 	regexp func() (*regexp.Regexp, error)
 	// literals: every match contains at least one of these octet strings, ASCII
@@ -92,12 +96,13 @@ func compileRegex(src string) (*pattern, error) {
 	if n := size(tree); n > maxProgram {
 		return nil, fmt.Errorf("the pattern grows to %d instructions (at most %d): %w", n, maxProgram, errUnsupported)
 	}
+	counts := repeats(tree)
 	tree = tree.Simplify()
 	prog, err := syntax.Compile(tree)
 	if err != nil {
 		return nil, parseFailure(err)
 	}
-	return &pattern{expr: expr, prog: prog, dfa: newDFA(prog), literals: requiredLiterals(tree),
+	return &pattern{expr: expr, prog: prog, counts: counts, dfa: newDFA(prog), literals: requiredLiterals(tree),
 		regexp: sync.OnceValues(func() (*regexp.Regexp, error) { return regexp.Compile(expr) })}, nil
 }
 
@@ -115,6 +120,14 @@ func size(re *syntax.Regexp) int {
 		n *= max(re.Min, re.Max, 1)
 	}
 	return min(n, 1<<30/maxRepeat)
+}
+
+// maxJoinedRepeat is how far a pattern may count that is joined with others.
+const maxJoinedRepeat = 3
+
+// repeats reports whether the pattern counts further than that.
+func repeats(re *syntax.Regexp) bool {
+	return re.Op == syntax.OpRepeat && max(re.Min, re.Max) > maxJoinedRepeat || slices.ContainsFunc(re.Sub, repeats)
 }
 
 // parseFailure tells a limit of RE2 from a pattern that is wrong in Perl too.

@@ -56,14 +56,27 @@ type outcome struct {
 	findings []verdict.Finding
 	// partial: the budget ran out before all rules had run.
 	partial bool
+	// cuts name texts that are longer than what the rules that look there saw.
+	cuts []string
 }
 
 // evaluate runs all rules over a message.
 func (s *Ruleset) evaluate(ctx context.Context, m *message, budget time.Duration) (outcome, error) {
 	r := &run{set: s, msg: m, clock: newClock(ctx, budget), values: make([]float64, len(s.slots)), seen: make([]uint32, len(s.rules))}
+	if err := r.all(); err != nil {
+		return outcome{}, err
+	}
+	r.clock.look()
+	return outcome{findings: r.findings(), partial: r.clock.over, cuts: r.cuts}, nil
+}
+
+// all gives every rule its value.
+func (r *run) all() error {
+	s, m := r.set, r.msg
 	r.symbols()
 	for _, g := range s.headers {
-		value, present := g.target.value(m)
+		value, present, whole := g.target.value(m)
+		r.whole(whole, "header field "+g.target.name, maxFieldText)
 		r.field(g, value, present)
 	}
 	for _, g := range s.mime {
@@ -82,17 +95,27 @@ func (s *Ruleset) evaluate(ctx context.Context, m *message, budget time.Duration
 	}
 	r.texts(s.raw, m.content.Raw)
 	if s.full != nil {
-		text, err := m.full(maxFull)
+		text, err := m.full(maxFull + 1)
 		if err != nil {
-			return outcome{}, fmt.Errorf("read the message: %w", err)
+			return fmt.Errorf("read the message: %w", err)
 		}
-		r.texts(s.full, []string{text})
+		r.whole(len(text) <= maxFull, "message", maxFull)
+		r.texts(s.full, []string{text[:min(len(text), maxFull)]})
 	}
 	for _, u := range s.metas {
 		r.values[u.slot] = u.meta(r.values)
 	}
-	r.clock.look()
-	return outcome{findings: r.findings(), partial: r.clock.over}, nil
+	return nil
+}
+
+// maxCuts bounds how many cuts are named.
+const maxCuts = 4
+
+// whole notes a text that rules look at but that was cut.
+func (r *run) whole(whole bool, what string, limit int) {
+	if !whole && len(r.cuts) < maxCuts {
+		r.cuts = append(r.cuts, fmt.Sprintf("the %s after %d KiB", what, limit>>10))
+	}
 }
 
 // symbols sets the values of what others have found.
@@ -112,15 +135,20 @@ func (r *run) symbols() {
 
 // partFields runs a mimeheader group over each part's fields.
 func (r *run) partFields(g *headerGroup) {
+	if r.msg.moreParts && len(r.cuts) < maxCuts {
+		r.cuts = append(r.cuts, fmt.Sprintf("the header fields of parts after the first %d", maxParts))
+	}
 	for _, p := range r.msg.parts {
 		var value string
+		var whole bool
 		present := p.Header != nil
 		if present {
 			if g.target.name == "ALL" {
-				value = g.target.whole(p.Header)
+				value, whole = g.target.whole(p.Header)
 			} else {
-				value, present = g.target.join(p.Header.All(g.target.name))
+				value, present, whole = g.target.join(p.Header.All(g.target.name))
 			}
+			r.whole(whole, "header field "+g.target.name+" of a part", maxFieldText)
 		}
 		r.field(g, value, present)
 	}

@@ -144,7 +144,7 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%q: %q, want %q", tt.field, s, tt.want)
 		}
 	}
-	if n := len(parseAddresses(mail.Field{Value: strings.Repeat("a@example.org,", 5_000)})); n != maxMailboxes {
+	if n := len(parseAddresses(mail.Field{Value: strings.Repeat("a@example.org,", maxMailboxes+5)})); n != maxMailboxes {
 		t.Errorf("%d mailboxes", n)
 	}
 }
@@ -221,32 +221,6 @@ func TestOneSetForAll(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-// TestPrefilterChangesNothing: rules hit the same texts with and without it.
-func TestPrefilterChangesNothing(t *testing.T) {
-	set, _, err := Load(nil, Options{Builtin: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var texts []string
-	for _, e := range examples {
-		_, body, _ := strings.Cut(e.hit, "\n\n")
-		texts = append(texts, body, strings.ToUpper(body))
-	}
-	for _, u := range set.rules {
-		if u.re == nil || u.re.literals == nil {
-			continue
-		}
-		a := newAutomaton([][]string{u.re.literals})
-		for _, text := range texts {
-			found := false
-			a.find(text, func(int32) { found = true })
-			if u.re.match(text, nil) && !found {
-				t.Errorf("%s is found in %q, its literals are not", u.name, text)
-			}
-		}
-	}
 }
 
 func BenchmarkScan5kB(b *testing.B) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/internal/verdict"
@@ -16,6 +17,10 @@ const Name = "rules"
 // SymbolPartial is the symbol of the finding that says that a message's budget
 // ran out before all rules had run.
 const SymbolPartial = "RULES_PARTIAL"
+
+// SymbolCut is the symbol of the finding that says that a text which loaded rules
+// look at is longer than what they were shown of it.
+const SymbolCut = "RULES_TEXT_CUT"
 
 // DefaultBudget is the time all rules together may take for one message. Ours
 // take less than a millisecond for most mail.
@@ -65,6 +70,10 @@ func (s *Scanner) Scan(ctx context.Context, in *scanners.Input) (scanners.Result
 	if out.partial {
 		res.Findings = append(res.Findings, verdict.Finding{Symbol: SymbolPartial, Kind: verdict.KindUnchecked, Scanner: Name,
 			Description: "the time for rules ran out: not all of them were run"})
+	}
+	if len(out.cuts) > 0 {
+		res.Findings = append(res.Findings, verdict.Finding{Symbol: SymbolCut, Kind: verdict.KindUnchecked, Scanner: Name,
+			Description: "not looked at by rules: " + strings.Join(out.cuts, ", ")})
 	}
 	// What the reader could not render it says itself, and it counts for everyone.
 	res.Findings = append(res.Findings, m.content.Findings...)
