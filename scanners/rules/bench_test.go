@@ -132,3 +132,32 @@ func BenchmarkScan(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCorpus is the rules stage on the mail of the tests, or that below
+// SLUICE_RULES_MAIL.
+func BenchmarkCorpus(b *testing.B) {
+	set, spool := benchSet(b), testSpool(b)
+	var raws [][]byte
+	size := 0
+	corpus(b, func(_ string, raw []byte) { raws, size = append(raws, raw), size+len(raw) })
+	var views, rules time.Duration
+	scanned := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, raw := range raws {
+			before := cpuTime(b)
+			viewed(b, spool, raw, func(m *message) {
+				middle := cpuTime(b)
+				if _, err := set.evaluate(b.Context(), m, time.Minute); err != nil {
+					b.Fatal(err)
+				}
+				views += middle - before
+				rules += cpuTime(b) - middle
+				scanned++
+			})
+		}
+	}
+	b.ReportMetric(float64(size/len(raws)), "bytes/mail")
+	b.ReportMetric(float64(views)/float64(scanned), "read-ns/mail")
+	b.ReportMetric(float64(rules)/float64(scanned), "rules-ns/mail")
+}

@@ -303,8 +303,9 @@ func (d *dfa) current() *stateCache {
 			d.add(c, pc)
 		}
 		c.start = d.intern(c, -1)
+		n := c.bytes + 8*len(d.nodes) // before others have it
 		if d.cache.CompareAndSwap(nil, c) {
-			d.memory.add(c.bytes + 8*len(d.nodes))
+			d.memory.add(n)
 		}
 	}
 }
