@@ -48,7 +48,8 @@ const (
 // (advice: along its look-up chain), and actions that the build can't carry out.
 // built has the names of the scanners and capabilities that are there. The
 // Snapshot is nil if any problem is more than advice; they are in the order of
-// the entries.
+// the entries. An entry whose match is wrong is checked for all that doesn't depend on
+// whose it is.
 func Check(entries []Entry, opts SnapshotOptions, built map[string]bool) (*Snapshot, []Problem) {
 	s, problems := assemble(entries, opts)
 	for i := range entries {
@@ -156,7 +157,7 @@ func (t *set) planRemedy(d envelope.Direction, name string) string {
 func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 	match, err := ParseMatch(en.Match)
 	if err != nil {
-		return nil
+		match = "=" // alone, as a plan
 	}
 	var e *Effective
 	own := func(key string) bool { _, ok := en.Policy.Get(key); return ok }
@@ -174,14 +175,16 @@ func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 		}
 		e.lay(&en.Policy, match)
 	}
-	var problems []Problem
-	for _, pair := range []struct {
+	type pair struct {
 		low, high           string
 		lowScore, highScore verdict.Score
-	}{
-		{keyTag, keyMark, e.TagScore, e.MarkScore},
-		{keyMark, keyKill, e.MarkScore, e.KillScore},
-	} {
+	}
+	pairs := []pair{{keyTag, keyMark, e.TagScore, e.MarkScore}, {keyMark, keyKill, e.MarkScore, e.KillScore}}
+	if own(keyTag) && !own(keyMark) && own(keyKill) && e.TagScore > e.KillScore {
+		pairs = []pair{{keyTag, keyKill, e.TagScore, e.KillScore}} // no mark_score would do
+	}
+	var problems []Problem
+	for _, pair := range pairs {
 		if pair.lowScore <= pair.highScore {
 			continue
 		}
@@ -198,13 +201,17 @@ func (s *Snapshot) checkThresholds(i int, en *Entry) []Problem {
 		if !own(other) {
 			from = " (" + e.Origin(other) + ")"
 		}
+		remedy := "keep tag_score ≤ mark_score ≤ kill_score"
+		if !own(other) {
+			remedy += "; set " + other + " here as well"
+		}
 		path := []any{at}
 		if !own(at) {
 			path = []any{keyLike}
 		}
 		problems = append(problems, Problem{Entry: i, Path: path, Thresholds: true, Advice: !own(at) || !own(other),
 			Message: fmt.Sprintf("thresholds out of order: %s %s is %s %s %s%s", at, atScore, relation, other, otherScore, from),
-			Remedy:  "keep tag_score ≤ mark_score ≤ kill_score; set " + other + " here as well"})
+			Remedy:  remedy})
 	}
 	return problems
 }

@@ -21,14 +21,22 @@ type checker struct {
 	*Config
 	doc      *strictyaml.Document
 	build    Build
+	told     strictyaml.Problems // of the types
 	problems strictyaml.Problems
 }
 
-// wrong adds a problem at the value of path if bad is true.
+// wrong adds a problem at the value of path if bad is true, unless the value is one of
+// several and could not be read: then it is told.
 func (c *checker) wrong(bad bool, message, remedy string, path ...any) {
-	if bad {
-		c.problems = append(c.problems, c.doc.Problem(message, remedy, path...))
+	if !bad {
+		return
 	}
+	p := c.doc.Problem(message, remedy, path...)
+	several := slices.ContainsFunc(path, func(key any) bool { _, index := key.(int); return index || key == "admin_users" })
+	if several && slices.ContainsFunc(c.told, func(t strictyaml.Problem) bool { return t.Line == p.Line && t.Column == p.Column }) {
+		return
+	}
+	c.problems = append(c.problems, p)
 }
 
 func (c *checker) check() {

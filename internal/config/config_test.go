@@ -164,6 +164,29 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestListsHideNothing: beside an element that can't be read, the others are checked, and the
+// first is told once.
+func TestListsHideNothing(t *testing.T) {
+	const text = `milter:
+  listen: [5, "inet:127.0.0.1:25", "inet:127.0.0.1:25"]
+  authserv_aliases: [true, "a b"]
+http: {admin_users: {root: 5, vmail: cook}}
+scanners: {rules: {paths: [1, gone.cf]}, dnsbl: {zones: [5, "a b"]}}
+sign: {keys: [5, {domain: "a b", selector: s, file: gone.key}]}
+`
+	_, problems := read(Source{File: "f"}, t.TempDir(), []byte(text), Build{Scanners: []string{"clamav", "rules", "dnsbl"}, Sign: true})
+	var at []string
+	for _, p := range problems {
+		at = append(at, p.Key)
+	}
+	want := []string{"milter.listen[0]", "milter.listen[2]", "milter.authserv_aliases[0]", "milter.authserv_aliases[1]",
+		"http.admin_users.root", "http.admin_users.vmail", "scanners.rules.paths[0]", "scanners.rules.paths[1]",
+		"scanners.dnsbl.zones[0]", "scanners.dnsbl.zones[1]", "sign.keys[0]", "sign.keys[1].domain", "sign.keys[1].file"}
+	if !cmp.Equal(at, want) {
+		t.Errorf("%s\n%v", cmp.Diff(want, at), problems)
+	}
+}
+
 // TestEnvironment: SLUICE_LOG_LEVEL has precedence over the file, if it is a level.
 func TestEnvironment(t *testing.T) {
 	load := func(text, level string) (*Loaded, strictyaml.Problems) {

@@ -124,7 +124,7 @@ func read(source Source, dir string, data []byte, build Build) (*Loaded, stricty
 	l.PolicyFileWritten = doc.Has("policy", "file")
 	l.Config.resolve(dir)
 	l.base.resolve(dir)
-	c := &checker{Config: &l.Config, doc: doc, build: build}
+	c := &checker{Config: &l.Config, doc: doc, build: build, told: problems}
 	c.check()
 	problems = append(problems, c.problems...)
 	problems.Sort()

@@ -257,14 +257,13 @@ func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
 		d.wrongType(n, path, "a list", remedy)
 		return
 	}
+	// One that could not be read is its zero value: whoever looks for more mistakes finds
+	// the others in their places.
 	fresh := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
-	before := d.count
 	for i, e := range seq.Values {
 		d.value(e, fresh.Index(i), path+"["+strconv.Itoa(i)+"]")
 	}
-	if d.count == before || v.IsNil() {
-		v.Set(fresh)
-	}
+	v.Set(fresh)
 }
 
 // pairs goes through a map and tells keys that aren't plain or stand twice.
@@ -323,15 +322,12 @@ func (d *decoder) mapOf(n ast.Node, v reflect.Value, path string) {
 		return
 	}
 	fresh := reflect.MakeMap(v.Type())
-	before := d.count
 	d.pairs(n, path, func(key string, mv *ast.MappingValueNode) {
 		e := reflect.New(v.Type().Elem()).Elem()
 		d.value(mv.Value, e, joinKey(path, key))
 		fresh.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), e)
 	})
-	if d.count == before || v.IsNil() {
-		v.Set(fresh)
-	}
+	v.Set(fresh)
 }
 
 func (d *decoder) fieldsOf(t reflect.Type) *structFields {

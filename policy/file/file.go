@@ -67,8 +67,7 @@ func parse(name string, data []byte, opts Options, size int) (*policy.Snapshot, 
 	var (
 		problems strictyaml.Problems
 		entries  []policy.Entry
-		index    []int            // of the entries' policies in the file
-		failed   = map[int]bool{} // policies of which something could not be read
+		items    []reading // beside the entries
 		count    int
 	)
 	for n := range l.chunks {
@@ -91,58 +90,34 @@ func parse(name string, data []byte, opts Options, size int) (*policy.Snapshot, 
 				p := doc.KeyProblem(m.message, m.remedy, append([]any{"policies", i}, m.path...)...)
 				problems = append(problems, c.placed(p))
 			}
-			if it.failed {
-				failed[c.first+i] = true
+			if it.none {
+				continue
 			}
-			if it.matched {
-				entries, index = append(entries, it.entry), append(index, c.first+i)
+			it.index = c.first + i
+			if !it.undirected { // else it isn't known among whose policies it stands
+				it.entry.Match = it.match
 			}
+			entries, items = append(entries, it.entry), append(items, it.reading)
 		}
 		if len(problems) >= strictyaml.MaxProblems {
 			problems.Sort()
 			return nil, problems[:strictyaml.MaxProblems]
 		}
 	}
-	snapshot, found := policy.Check(entries, policy.SnapshotOptions{Delimiters: opts.Delimiters, Generation: opts.Generation}, opts.Built)
-	for _, p := range found {
-		i := index[p.Entry]
-		if p.Thresholds && failed[i] {
-			continue // perhaps only because a value could not be read
-		}
-		if p.Advice {
-			if opts.Notice != nil {
-				opts.Notice(l.problem(i, p.Message, p.Remedy, p.Path...))
-			}
-			continue
-		}
-		if problems = append(problems, l.problem(i, p.Message, p.Remedy, p.Path...)); len(problems) >= strictyaml.MaxProblems {
-			break
-		}
-	}
+	snapshot, problems := l.check(entries, items, problems, opts)
 	if len(problems) > 0 {
 		problems.Sort()
 		return nil, problems
 	}
-	if opts.Notice != nil {
-		told := map[string]bool{}
-		for n := range entries {
-			for f := range entries[n].Policy.All() {
-				if why := f.NoEffect(opts.Built); why != "" && !told[f.Key] {
-					told[f.Key] = true
-					opts.Notice(l.keyProblem(index[n], why, "", f.Key))
-				}
-			}
-		}
-	}
 	return snapshot, nil
 }
 
-// item is one policy as it stands in the file.
+// item is one policy as it stands in the file. Its entry has no match yet.
 type item struct {
-	entry   policy.Entry
-	matched bool // match could be read
-	failed  bool // something could not
-	late    []late
+	entry policy.Entry
+	none  bool // not a policy at all
+	reading
+	late []late
 }
 
 // late is a mistake at a key, whose place only the document knows.
@@ -162,21 +137,20 @@ func (r raw) told() bool { return r == raw{} }
 // UnmarshalNode reads one policy.
 func (it *item) UnmarshalNode(n strictyaml.Node) {
 	if n.Kind() != strictyaml.Map {
-		it.failed = true
+		it.none = true
 		n.Fail("wants a policy, but this is "+n.Kind().String(), `write - match: "@example.org" and its fields below`)
 		return
 	}
 	var fields map[string]raw
-	it.failed = !n.Decode(&fields)
+	n.Decode(&fields)
 	for key, r := range fields {
 		switch {
-		case r.told():
 		case key == "match":
-			it.match(r.Node)
+			it.readMatch(r)
 		case key == "direction":
-			it.direction(r.Node)
+			it.readDirection(r)
 		default:
-			it.field(key, r.Node)
+			it.readField(key, r)
 		}
 	}
 	if _, ok := fields["match"]; !ok {
@@ -185,52 +159,72 @@ func (it *item) UnmarshalNode(n strictyaml.Node) {
 }
 
 func (it *item) tell(message, remedy string, path ...any) {
-	it.failed = true
 	it.late = append(it.late, late{path, message, remedy})
 }
 
-func (it *item) match(n strictyaml.Node) {
-	if n.Kind() != strictyaml.Text {
-		it.failed = true
+func (it *item) readMatch(n raw) {
+	switch {
+	case n.told():
+		return
+	case n.Kind() != strictyaml.Text:
 		n.Fail("wants an address, but this is "+n.Kind().String(), `write match: "@example.org"`)
 		return
 	}
 	m, err := policy.ParseMatch(n.Text())
 	if err != nil {
-		it.failed = true
 		message, remedy, _ := strings.Cut(err.Error(), ": ")
 		n.Fail(message, remedy)
 		return
 	}
-	it.entry.Match, it.matched = m, true
+	it.match = m
 }
 
-func (it *item) direction(n strictyaml.Node) {
+func (it *item) readDirection(n raw) {
+	if n.told() {
+		it.undirected = true
+		return
+	}
 	switch text := n.Text(); text {
 	case envelope.Inbound.String():
 	case envelope.Outbound.String():
 		it.entry.Direction = envelope.Outbound
 	default:
-		it.failed = true
+		it.undirected = true
 		n.Fail(fmt.Sprintf("unknown direction %q", text), "inbound or outbound")
 	}
 }
 
-func (it *item) field(key string, n strictyaml.Node) {
+// readField reads a field. What could be read of a list or a map is kept although
+// something could not: there may be more mistakes in it.
+func (it *item) readField(key string, n raw) {
 	f, ok := policy.Lookup(key)
 	if !ok {
 		it.tell("unknown key", unknownRemedy(key), key)
 		return
 	}
-	v, ok := it.value(n, f)
-	if !ok {
-		it.failed = true
+	if n.told() {
+		it.scores = it.scores || f.Type == policy.TypeScore
+		return
+	}
+	v, ok := it.value(n.Node, f)
+	if !ok && f.Type == policy.TypeScore {
+		it.scores = true
+	}
+	if !ok && !hasParts(f.Type) {
 		return
 	}
 	if err := it.entry.Policy.Set(key, v); err != nil {
-		it.failed = true
 		n.Fail(err.Error(), "this is a fault of the program")
 	}
+}
+
+// hasParts reports whether values of the type are lists or maps.
+func hasParts(t policy.Type) bool {
+	switch t {
+	case policy.TypeClasses, policy.TypeGlobs, policy.TypeMedia, policy.TypeSenders, policy.TypeSymbols:
+		return true
+	}
+	return false
 }
 
 func unknownRemedy(key string) string {

@@ -11,7 +11,8 @@ import (
 )
 
 // value reads a node as the field's type wants it. It reports whether it could; if
-// not, the problem is told.
+// not, the problem is told, and a list or map has what could be read, a list in its
+// places.
 func (it *item) value(n strictyaml.Node, f *policy.Field) (any, bool) {
 	if n.Kind() == strictyaml.Null {
 		n.Fail("has no value", "write "+f.Type.String()+", or leave the line out")
@@ -106,14 +107,14 @@ func word[T fmt.Stringer](n strictyaml.Node, what string, all []T, read func(*T,
 func list[T any](n strictyaml.Node, read func(strictyaml.Node) (any, bool), as func(any) T) (any, bool) {
 	var nodes []raw
 	ok := n.Decode(&nodes)
-	vs := make([]T, 0, len(nodes))
-	for _, r := range nodes {
+	vs := make([]T, len(nodes))
+	for i, r := range nodes {
 		if r.told() {
 			continue
 		}
 		v, good := read(r.Node)
 		if good {
-			vs = append(vs, as(v))
+			vs[i] = as(v)
 		}
 		ok = ok && good
 	}
@@ -129,6 +130,8 @@ func senders(it *item, n strictyaml.Node, key string) (any, bool) {
 		if r.told() {
 			continue
 		}
+		s, good := sender(r.Node)
+		ok = ok && good
 		at, err := policy.ParseSender(who)
 		if err != nil {
 			message, remedy, _ := strings.Cut(err.Error(), ": ")
@@ -141,8 +144,7 @@ func senders(it *item, n strictyaml.Node, key string) (any, bool) {
 			ok = false
 			continue
 		}
-		s, good := sender(r.Node)
-		m[at], ok = s, ok && good
+		m[at] = s
 	}
 	return m, ok
 }
@@ -192,6 +194,7 @@ func symbols(n strictyaml.Node) (any, bool) {
 			m[symbol] = nil
 			continue
 		}
+		m[symbol] = nil
 		v, good := score(r.Node)
 		if good {
 			s := v.(verdict.Score)
