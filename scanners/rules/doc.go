@@ -10,8 +10,11 @@
 //   - A line that isn't run as it was written is a Problem with file, line and
 //     remedy; a rule is never dropped in silence, nor is one that needs it.
 //   - A .cf file is data: it runs no code and reads no other file.
-//   - Patterns run in time linear in the text (RE2); each message has a budget,
-//     and what didn't fit into it is a finding of kind unchecked.
+//   - Patterns run in time linear in the text (RE2's syntax, our own automaton in
+//     bounded memory); each message has a budget, and what didn't fit into it, or
+//     was too long to be looked at, is a finding of kind unchecked.
+//   - Literals, automata and joined rules are short cuts: a rule's value is that
+//     of its pattern run alone on each text.
 //   - A Ruleset never changes once it is loaded; it may be shared.
 //
 // Sources: Mail::SpamAssassin::Conf of SpamAssassin 4.0.1 and perlre of Perl

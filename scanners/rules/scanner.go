@@ -52,7 +52,7 @@ func (s *Scanner) Ruleset() *Ruleset { return s.set }
 // Scan judges one message by all rules. It is for stage 2: in.Findings are the
 // symbols of stage 1. Each hit is a finding of KindSpam. When the budget or
 // ctx's deadline runs out the hits so far are returned with SymbolPartial
-// (KindUnchecked) and Complete false. The error is that of the message's
+// (KindUnchecked) and Complete false; a text that was cut leaves SymbolCut. The error is that of the message's
 // reader, or ctx's if it was canceled.
 func (s *Scanner) Scan(ctx context.Context, in *scanners.Input) (scanners.Result, error) {
 	m, err := view(ctx, in)
