@@ -90,9 +90,7 @@ func full(t *testing.T, data string, fill func(dir string) []string) {
 		replies(t, smtp(t, p.SMTP, outside, clean("small")), "250")
 		replies(t, smtp(t, p.SMTP, outside, spam("spam")), "550 5.7.1")
 	}
-	if v := d.metric(t, "sluice_spool_bytes"); v != 0 {
-		t.Errorf("sluice_spool_bytes %v with no message in flight", v)
-	}
+	d.waitMetric(t, "sluice_spool_bytes", "0, with no message in flight", is(0))
 	for _, path := range made {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)

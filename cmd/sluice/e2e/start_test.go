@@ -152,6 +152,7 @@ func TestConnectionOverTheLimit(t *testing.T) {
 	d := startDaemon(t, options{milter: "max_connections: 2"})
 	sink := testkit.StartSink(t, testkit.SinkOptions{})
 	p := startPostfix(t, d, sink, nil)
+	d.waitMetric(t, "sluice_milter_connections", "0", is(0)) // Postfix was asked whether it is up
 	first, second := d.dial(t, testkit.MilterOptions{}), d.dial(t, testkit.MilterOptions{})
 	replies(t, smtp(t, p.SMTP, outside, clean("too many")), "451 4.3.2")
 	r, err := first.Send(t.Context(), milterMail(clean("admitted")))
