@@ -196,6 +196,22 @@ func (e *Examination) Worst() verdict.Decision {
 	return worst
 }
 
+// findings are what scanners, reader and gateway found and, first, what policy
+// itself found to decide by (SIZE_LIMIT, a denied sender): the worst recipient's.
+func (e *Examination) findings() []verdict.Finding {
+	worst := e.Worst()
+	fs := make([]verdict.Finding, 0, len(e.Verdict.Findings)+2)
+	if c := worst.Cause; c != nil && c.Scanner == verdict.FinderPolicy {
+		fs = append(fs, *c)
+	}
+	for _, f := range worst.Symbols {
+		if f.Scanner == verdict.FinderPolicy && !slices.Contains(fs, f) {
+			fs = append(fs, f)
+		}
+	}
+	return append(fs, e.Verdict.Findings...)
+}
+
 // Action says in one word what is done to the message as a whole.
 func (e *Examination) Action() verdict.Action {
 	d := &e.Outcome.Disposition

@@ -43,7 +43,7 @@ func (e *Examination) Report(file string, took time.Duration) Report {
 	worst := e.Worst()
 	r := Report{
 		File: file, Class: worst.Class, Score: worst.Score, Action: worst.Action,
-		Findings: append([]verdict.Finding{}, e.Verdict.Findings...), Errors: append([]string{}, e.Verdict.Errors()...),
+		Findings: e.findings(), Errors: append([]string{}, e.Verdict.Errors()...),
 		Elapsed: milliseconds(took),
 	}
 	ds := e.Outcome.Disposition.Decisions
@@ -115,7 +115,7 @@ func (e *Examination) explainScanners(p *printer) {
 }
 
 func (e *Examination) explainFindings(p *printer) {
-	fs := e.Verdict.Findings
+	fs := e.findings()
 	if len(fs) == 0 {
 		p.line("Nothing was found.")
 	} else {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -629,5 +630,40 @@ func TestReportOfNobodyAndOfFailure(t *testing.T) {
 	want := `{"file":"x","class":"failed","score":0,"action":"tempfail","findings":[],"errors":["no such file"],"elapsed_ms":0}`
 	if err != nil || string(raw) != want {
 		t.Errorf("%s %v", raw, err)
+	}
+}
+
+// TestWhatPolicyItselfFoundIsTold: a size limit and a denied sender are no scanner's
+// finding; log line and report name them all the same.
+func TestWhatPolicyItselfFoundIsTold(t *testing.T) {
+	for _, tt := range []struct{ policy, symbol string }{
+		{"max_size: 1", "SIZE_LIMIT"},
+		{"deny_senders: {\"@example.org\": 20}", policy.SymbolDenySender},
+	} {
+		t.Run(tt.symbol, func(t *testing.T) {
+			b := newBench(t, "policies:\n  - match: \"@.\"\n    "+tt.policy+"\n", scores(1))
+			env := inbound("<kim@example.net>")
+			env.Sender.Address = envelope.Parse("<lee@example.org>")
+			if d := b.send(env, hello); d.Reply.Code < 500 {
+				t.Fatalf("reply %+v", d.Reply)
+			}
+			lines := b.log.messages(t)
+			if len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]), tt.symbol) {
+				t.Errorf("log says %v", lines)
+			}
+			msg := b.spool.New()
+			if _, err := msg.ReadFrom(strings.NewReader(hello)); err != nil {
+				t.Fatal(err)
+			}
+			defer msg.Close()
+			e, err := b.g.Examine(t.Context(), env, msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := e.Report("x", 0).Findings
+			if !slices.ContainsFunc(found, func(f verdict.Finding) bool { return f.Symbol == tt.symbol && f.Scanner == verdict.FinderPolicy }) {
+				t.Errorf("findings %+v", found)
+			}
+		})
 	}
 }

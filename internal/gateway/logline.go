@@ -28,7 +28,7 @@ func (r *Run) logAnswered(took time.Duration, replyErr error) {
 			slog.String("action", e.Action().String()),
 			slog.String("score", worst.Score.String()),
 			slog.String("required", worst.Mark.String()),
-			slog.String("symbols", symbolList(e.Verdict.Findings)),
+			slog.String("symbols", symbolList(e.findings())),
 			slog.String("policy", worst.Policy),
 			slog.String("scan", runList(e.Verdict.Scanners)),
 		)
