@@ -31,6 +31,9 @@ func (noop) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) { r
 func main() {
 	l, err := net.Listen("unix", os.Args[1])
 	if err == nil {
+		err = os.Chmod(os.Args[1], 0o666) // for Postfix's user
+	}
+	if err == nil {
 		server := gomilter.Server{
 			NewMilter: func() gomilter.Milter { return noop{} },
 			Protocol: gomilter.OptNoConnReply | gomilter.OptNoHeloReply | gomilter.OptNoMailReply | gomilter.OptNoRcptReply |
