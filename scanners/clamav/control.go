@@ -54,7 +54,12 @@ func (e *endpoint) control(ctx context.Context, command func(context.Context, *b
 	_ = l.Close() // so that a relay without a client ends
 	cancel()
 	relay.Wait()
-	if err := errors.Join(relayed, err); err != nil {
+	// One failure is seen on both sides of our socket: what happened at clamd's is the cause,
+	// unless the client never came.
+	if err == nil || relayed != nil && !errors.Is(relayed, net.ErrClosed) {
+		err = relayed
+	}
+	if err != nil {
 		return "", fmt.Errorf("%s: %w", e.name, err)
 	}
 	return answer, nil

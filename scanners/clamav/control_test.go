@@ -52,8 +52,13 @@ func TestProbeTellsTheDateOfSignatures(t *testing.T) {
 		t.Errorf("probe: %+v, want signatures of %s", es, want)
 	}
 	c.Stop()
-	if es := s.Probe(t.Context()); es[0].Up || !es[0].SignaturesDated.IsZero() {
+	es = s.Probe(t.Context())
+	if es[0].Up || !es[0].SignaturesDated.IsZero() {
 		t.Errorf("away: %+v", es)
+	}
+	// The detail is for the operator: one line, and nothing of the socket between us and the package.
+	if d := es[0].Detail; !strings.Contains(d, "connect: ") || strings.Contains(d, "\n") || strings.Contains(d, "sluice-clamd") {
+		t.Errorf("away: detail %q", d)
 	}
 }
 
